@@ -196,7 +196,7 @@ def test_the_fake_explains_that_yaml_1_1_reads_on_as_true() -> None:
     assert True in data["escalate"]
     plane = FakeControlPlane()
     for give in (plane.serve, plane.roll_out):
-        with pytest.raises(PolicyInvalid, match=r"YAML 1\.1.*makes true of the name on") as refused:
+        with pytest.raises(PolicyInvalid, match=r"YAML 1\.1.*turns the name on into true") as refused:
             give("summaries", data)
         assert [problem.path for problem in refused.value.problems] == ["escalate"]
 

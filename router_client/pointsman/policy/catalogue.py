@@ -55,7 +55,7 @@ def check_catalogue(
             continue
         model = catalogue.get(name)
         if model is None:
-            report(path, "not_in_catalogue", f'the catalogue has no "{name}"', near=(name, catalogue))
+            report(path, "not_in_catalogue", f'the catalogue has no model "{name}"', near=(name, catalogue))
         elif not model.enabled:
             report(
                 path, "model_disabled", f'"{name}" is disabled in the catalogue; enable it or choose another'
@@ -79,11 +79,15 @@ def _tokens(node: Node | None) -> Range:
 def _check_window(rule: Rule, node: Node, model: CatalogueModel, report: Reporter) -> None:
     tokens, window, path = _tokens(node), model.context_window, f"{rule.path}.when"
     if tokens.low >= window:
-        text = f"all its prompts have {tokens.low:,.0f} tokens or more, and {model.name} holds {window:,}"
+        text = (
+            f"matches only prompts of {tokens.low:,.0f} tokens or more, "
+            f"but the context window of {model.name} is {window:,}"
+        )
         report(path, "context_too_small", text)
     elif window < tokens.high < float("inf"):
         text = (
-            f"lets prompts of up to {tokens.high:,.0f} tokens through to {model.name}, which holds {window:,}"
+            f"allows prompts of up to {tokens.high:,.0f} tokens, "
+            f"but the context window of {model.name} is {window:,}"
         )
         report(path, "context_too_small", text, 0, "warning")
 
@@ -108,14 +112,20 @@ def _check_budget(
         smallest = model.price(least[alias], 1)
         usual = model.price(max(least[alias], TYPICAL_CALL[0]), TYPICAL_CALL[1])
         if smallest is None or usual is None:
-            text = f"{model.name} has no price in the catalogue: nobody can say which of its calls fit the budget"
+            text = f"{model.name} has no price in the catalogue, so its calls cannot be checked against the budget"
             report(path, "no_price", text, 0, "warning")
             continue
         if budget < smallest:
-            text = f"less than one call of {alias} costs ({smallest:,.0f} at {least[alias]:,.0f} tokens)"
+            text = (
+                f"less than one call to {alias} costs "
+                f"({smallest:,.0f} nano-dollars at {least[alias]:,.0f} tokens)"
+            )
             report(path, "budget_too_small", text)
         if smallest <= budget < usual:
-            text = f"less than a usual call of {alias} costs ({usual:,.0f} at {TYPICAL_CALL[0]:,} tokens in)"
+            text = (
+                f"less than a typical call to {alias} costs "
+                f"({usual:,.0f} nano-dollars at {TYPICAL_CALL[0]:,} input tokens)"
+            )
             report(path, "budget_too_small", text, 0, "warning")
 
 
@@ -126,6 +136,6 @@ def _check_strength(data: Mapping[str, Any], known: Mapping[str, CatalogueModel]
         before, after = known[default].quality, known[to].quality
         if before is not None and after is not None and after < before:
             text = (
-                f"escalates from {default} (quality {before:g}) to {to} (quality {after:g}), which did worse"
+                f"escalates from {default} (quality {before:g}) to {to} (quality {after:g}), which is worse"
             )
             report("escalate.to", "escalates_down", text, 0, "warning")

@@ -33,7 +33,7 @@ def read_json(source: Source) -> Any:
     reader = _Reader(source)
     value = reader.value(reader.skip(0), "", 0)
     if reader.at != len(source.text):
-        raise TextError(reader.at, "syntax", "the document has ended, and more text follows")
+        raise TextError(reader.at, "syntax", "unexpected text after the end of the document")
     return value
 
 
@@ -54,7 +54,7 @@ class _Reader:
         self.source.values[path] = at
         char = self.text[at : at + 1]
         if char in ("{", "[") and depth >= MAX_DEPTH:
-            raise TextError(at, "too_deep", f"nested more than {MAX_DEPTH} deep")
+            raise TextError(at, "too_deep", f"nested more than {MAX_DEPTH} levels deep")
         if char == "{":
             return self.members(at, path, depth)
         if char == "[":
@@ -75,7 +75,7 @@ class _Reader:
             name = self.string(at, path)
             inner = join(path, name)
             if name in found:
-                self.source.problem(at, "duplicate_key", f'"{name}" stands here a second time', inner)
+                self.source.problem(at, "duplicate_key", f'duplicate key "{name}"', inner)
             self.source.names[inner] = at
             self.expect(":", "after a name")
             found[name] = self.value(self.at, inner, depth + 1)
@@ -96,7 +96,7 @@ class _Reader:
         except JSONDecodeError as error:
             raise TextError(min(error.pos, len(self.text)), "syntax", error.msg) from None
         if _UNSAFE.search(value):
-            self.source.problem(at, "bad_character", "NUL and unpaired surrogates are refused", path)
+            self.source.problem(at, "bad_character", "NUL and unpaired surrogates are not allowed", path)
         self.skip(end)
         return str(value)
 
@@ -114,7 +114,7 @@ class _Reader:
         # Check the length before the conversion: Python raises its own exception for thousands of digits.
         if len(whole) > 17 or abs(int(whole)) > MAX_INTEGER:
             self.source.problem(
-                at, "bad_number", "integers beyond 2^53 are not the same in every JSON reader", path
+                at, "bad_number", "integers beyond 2^53 are not exact in every JSON parser", path
             )
             return 0
         return int(whole)
@@ -132,7 +132,7 @@ class _Reader:
         match = _WORD.match(self.text, at)
         found = match[0] if match else self.text[at : at + 1]
         if found.lstrip("-") in ("NaN", "Infinity"):
-            return TextError(at, "bad_number", f"{found} is not JSON, and no policy needs it")
+            return TextError(at, "bad_number", f"{found} is not valid JSON")
         return TextError(at, "syntax", f"expected a value, found {ascii(found) if found else 'the end'}")
 
     def take(self, char: str) -> bool:

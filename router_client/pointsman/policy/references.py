@@ -69,10 +69,10 @@ def _check_ids(data: Mapping[str, Any], report: Reporter) -> None:
             report(
                 path,
                 "reserved_id",
-                f'"{name}" is what a decision says when no rule decided; choose another id',
+                f'"{name}" is reserved for decisions made without a rule; choose another id',
             )
         if name in seen:
-            report(path, "duplicate_id", f'an earlier rule has the id "{name}" too')
+            report(path, "duplicate_id", f'an earlier rule already has the id "{name}"')
         seen.add(name)
 
 
@@ -83,7 +83,7 @@ def _check_inputs(data: Mapping[str, Any], report: Reporter) -> None:
             report(path, "bad_name", f'"{name}" is a reserved word of CEL; choose another name', KEY)
         kind, default = as_mapping(entry).get("type"), as_mapping(entry).get("default")
         if default is not None and isinstance(kind, str) and not _fits(default, kind):
-            report(join(path, "default"), "wrong_type", f"the default must be of the input's type, {kind}")
+            report(join(path, "default"), "wrong_type", f"the default must have the input's type, {kind}")
 
 
 def _fits(value: Any, kind: str) -> bool:
@@ -101,28 +101,28 @@ def _check_second_choices(data: Mapping[str, Any], models: Mapping[str, Any], re
         report(
             "fallback",
             "fallback_is_default",
-            "fallback must reach another model than the default, or it helps nobody",
+            "fallback needs at least one model other than the default; otherwise it has no effect",
         )
     if "to" in escalate and _same(escalate["to"], default, models):
         report(
             "escalate.to",
             "escalates_to_default",
-            "escalate.to is the default: there is nothing stronger to ask",
+            "escalate.to is the default; choose a stronger model",
         )
     ranked = data.get("rank") if isinstance(data.get("rank"), list) else list(models)
     if _ranks_above(default, escalate.get("to"), ranked):
         text = (
-            "escalate.to ranks below the default, so the default never escalates; models stand weakest first"
+            "escalate.to ranks below the default, so the default never escalates; list models weakest first"
         )
         report("escalate.to", "escalates_down", text, 0, "warning")
     if escalate and escalate.get("max", 1) and not escalate.get("on") and not escalate.get("when"):
-        report("escalate", "never_escalates", "without `on` and `when` nothing ever escalates", 0, "warning")
+        report("escalate", "never_escalates", "without `on` or `when`, nothing ever escalates", 0, "warning")
     attempt, total = timeouts.get("attempt_ms"), timeouts.get("total_ms")
     if isinstance(attempt, int) and isinstance(total, int) and attempt > total:
         report(
             "timeouts.attempt_ms",
             "timeouts_cross",
-            f"one attempt may take longer than the whole task ({total} ms)",
+            f"attempt_ms must not exceed total_ms, the limit for the whole task ({total} ms)",
         )
 
 

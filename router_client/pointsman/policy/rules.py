@@ -56,7 +56,9 @@ def check_conditions(data: Mapping[str, Any], rules: list[Rule], report: Reporte
     for place, (rule, code) in enumerate(coded):
         earlier = next((other for other, before in coded[:place] if shapes.implies(code, before)), None)
         if earlier is not None:
-            text = f'never reached: whatever matches it matches the earlier rule "{earlier.id}"'
+            text = (
+                f'unreachable: every request that matches it already matches the earlier rule "{earlier.id}"'
+            )
             report(f"{rule.path}.when", "unreachable_rule", text)
     _check_critical(data, rules, report)
 

@@ -32,8 +32,8 @@ class Reporter(Protocol):
 
 _UNSAFE = re.compile("[\0\ud800-\udfff]")
 _KINDS: Mapping[str, str] = {
-    "object": "an object", "array": "a list", "string": "a text", "integer": "a whole number",
-    "number": "a number", "boolean": "true or false",
+    "object": "an object", "array": "a list", "string": "a string", "integer": "an integer",
+    "number": "a number", "boolean": "a boolean",
 }  # fmt: skip
 
 
@@ -51,28 +51,28 @@ def check_json(data: Any, report: Reporter) -> bool:
         value, path, depth = stack.pop()
         if isinstance(value, Mapping | list):
             if depth >= MAX_DEPTH:
-                bad(path, "too_deep", f"nested more than {MAX_DEPTH} deep")
+                bad(path, "too_deep", f"nested more than {MAX_DEPTH} levels deep")
                 continue
             for step, member in value.items() if isinstance(value, Mapping) else enumerate(value):
                 if not isinstance(step, int | str) or (
                     isinstance(value, Mapping) and not isinstance(step, str)
                 ):
-                    bad(path, "wrong_type", "the names of members are texts" + _yaml_1_1(step))
+                    bad(path, "wrong_type", "the names of members must be strings" + _yaml_1_1(step))
                 elif isinstance(step, str) and _UNSAFE.search(step):
-                    bad(path, "bad_character", "NUL and unpaired surrogates are refused")
+                    bad(path, "bad_character", "NUL and unpaired surrogates are not allowed")
                 else:
                     stack.append((member, join(path, step), depth + 1))
         elif isinstance(value, str):
             if _UNSAFE.search(value):
-                bad(path, "bad_character", "NUL and unpaired surrogates are refused")
+                bad(path, "bad_character", "NUL and unpaired surrogates are not allowed")
         elif isinstance(value, float):
             if not isfinite(value):
-                bad(path, "bad_number", "NaN and infinity are not JSON")
+                bad(path, "bad_number", "NaN and infinity are not valid JSON")
         elif isinstance(value, int):
             if abs(value) > MAX_INTEGER:
-                bad(path, "bad_number", "integers beyond 2^53 are not the same in every JSON reader")
+                bad(path, "bad_number", "integers beyond 2^53 are not exact in every JSON parser")
         elif value is not None:
-            bad(path, "wrong_type", f"{type(value).__name__} is not JSON")
+            bad(path, "wrong_type", f"{type(value).__name__} is not a JSON type")
     return sound
 
 
@@ -81,8 +81,8 @@ def _yaml_1_1(name: object) -> str:
     if not (isinstance(name, bool) or name in ("true", "True")):
         return ""
     return (
-        ": YAML 1.1, as yaml.safe_load reads it, makes true of the name on. "
-        'Give the text itself (pointsman reads YAML 1.2), or write "on" in quotes'
+        ": yaml.safe_load follows YAML 1.1, which turns the name on into true. "
+        'Pass the YAML text instead (pointsman reads YAML 1.2), or write "on" in quotes'
     )
 
 
@@ -125,9 +125,9 @@ def _members(value: Mapping[str, Any], schema: Mapping[str, Any], report: Report
         if name not in value:
             report(path, "missing_key", f'"{name}" is required', 0)
     if len(value) < schema.get("minProperties", 0):
-        report(path, "too_few", f"at least {schema['minProperties']} is needed", 0)
+        report(path, "too_few", f"at least {schema['minProperties']} is required", 0)
     if len(value) > schema.get("maxProperties", len(value)):
-        report(path, "too_many", f"at most {schema['maxProperties']}, found {len(value)}", 0)
+        report(path, "too_many", f"at most {schema['maxProperties']} are allowed, found {len(value)}", 0)
         return
     pattern = schema.get("propertyNames", {}).get("pattern")
     for name, member in value.items():
@@ -138,29 +138,34 @@ def _members(value: Mapping[str, Any], schema: Mapping[str, Any], report: Report
             check_shape(member, properties[name], report, inner)
         elif other is False:
             hint = _yaml_1_1(name) if "on" in properties else ""
-            report(inner, "unknown_key", f'no "{name}" here{hint}', KEY, near=(name, properties))
+            report(inner, "unknown_key", f'unknown key "{name}"{hint}', KEY, near=(name, properties))
         elif isinstance(other, Mapping):
             check_shape(member, other, report, inner)
 
 
 def _items(value: list[Any], schema: Mapping[str, Any], report: Reporter, path: str) -> None:
     if len(value) < schema.get("minItems", 0):
-        report(path, "too_few", f"at least {schema['minItems']} is needed", 0)
+        report(path, "too_few", f"at least {schema['minItems']} is required", 0)
     if len(value) > schema.get("maxItems", len(value)):
-        report(path, "too_many", f"at most {schema['maxItems']}, found {len(value)}", 0)
+        report(path, "too_many", f"at most {schema['maxItems']} are allowed, found {len(value)}", 0)
         return
     for place, item in enumerate(value):
         if "items" in schema:
             check_shape(item, schema["items"], report, join(path, place))
         if schema.get("uniqueItems") and isinstance(item, str) and item in value[:place]:
-            report(join(path, place), "duplicate_item", f'"{item}" stands here a second time', 0)
+            report(join(path, place), "duplicate_item", f'"{item}" is listed more than once', 0)
 
 
 def _string(value: str, schema: Mapping[str, Any], report: Reporter, path: str) -> None:
     if len(value) < schema.get("minLength", 0):
-        report(path, "too_short", "this must not be empty", 0)
+        report(path, "too_short", "must not be empty", 0)
     elif len(value) > schema.get("maxLength", len(value)):
-        report(path, "too_long", f"at most {schema['maxLength']:,} characters, found {len(value):,}", 0)
+        report(
+            path,
+            "too_long",
+            f"at most {schema['maxLength']:,} characters are allowed, found {len(value):,}",
+            0,
+        )
     elif "pattern" in schema and not re.fullmatch(schema["pattern"].strip("^$"), value):
         report(path, "bad_name", f"a name must match {schema['pattern']}", 0)
 
@@ -183,7 +188,7 @@ def _is(value: Any, kind: str) -> bool:
 
 def _found(value: Any) -> str:
     if value is None:
-        return "nothing"
+        return "null"
     kinds = ("boolean", "string", "integer", "number", "array", "object")
     kind = next((kind for kind in kinds if _is(value, kind)), None)
     return _KINDS[kind] if kind else type(value).__name__

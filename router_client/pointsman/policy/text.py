@@ -25,12 +25,12 @@ def parse(text: str | bytes, *, syntax: Literal["json", "yaml"] | None = None) -
     source = Source(_decoded(text))
     try:
         if match := _UNSAFE.search(source.text):
-            raise TextError(match.start(), "bad_character", "NUL and unpaired surrogates are refused")
+            raise TextError(match.start(), "bad_character", "NUL and unpaired surrogates are not allowed")
         json = syntax == "json" or (syntax is None and source.text.lstrip().startswith("{"))
         data = read_json(source) if json else read_yaml(source)
         if not isinstance(data, dict):
             raise TextError(
-                0, "wrong_type", "a policy document is an object, with `format`, `workload`, `models`, …"
+                0, "wrong_type", "a policy document must be an object with `format`, `workload`, `models`, …"
             )
     except TextError as error:
         source.problem(error.at, error.code, str(error))
@@ -43,7 +43,7 @@ def parse(text: str | bytes, *, syntax: Literal["json", "yaml"] | None = None) -
 def _decoded(text: str | bytes) -> str:
     size = len(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text)
     if size > MAX_BYTES:
-        message = f"a document has at most {MAX_BYTES // 1024} KiB, this one {size:,} bytes"
+        message = f"a document may have at most {MAX_BYTES // 1024} KiB; this one has {size:,} bytes"
         raise PolicyInvalid([Problem("", "too_large", message, "error", 1, 1)])
     if isinstance(text, str):
         return text.removeprefix("\ufeff")
@@ -51,5 +51,5 @@ def _decoded(text: str | bytes) -> str:
         return text.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise PolicyInvalid(
-            [Problem("", "not_utf8", f"byte {error.start} is not UTF-8", "error", 1, 1)]
+            [Problem("", "not_utf8", f"byte {error.start} is not valid UTF-8", "error", 1, 1)]
         ) from None

@@ -79,7 +79,7 @@ def _check(
     if not check_json(data, report):
         return
     if len(canonical(data)) > MAX_BYTES:
-        report("", "too_large", f"a document has at most {MAX_BYTES // 1024} KiB")
+        report("", "too_large", f"a document may have at most {MAX_BYTES // 1024} KiB")
         return
     check_shape(data, SCHEMA, report)
     if not isinstance(data, Mapping):
@@ -104,15 +104,23 @@ def load(text: str | bytes) -> dict[str, Any]:
 
 def _check_workload(data: Mapping[str, Any], workload: WorkloadRules, report: Reporter) -> None:
     if data.get("workload") != workload.name:
-        report("workload", "wrong_workload", f"this policy belongs to the workload {workload.name}")
+        report("workload", "wrong_workload", f"this policy must be for the workload {workload.name}")
     escalate, retry = data.get("escalate"), data.get("retry")
     if isinstance(escalate, Mapping) and escalate.get("max", 1) and not workload.escalatable:
         report(
             "escalate",
             "not_escalatable",
-            f"the workload {workload.name} may not be escalated; leave this out",
+            f"the workload {workload.name} does not allow escalation; remove this section",
         )
     if isinstance(retry, Mapping) and retry.get("attempts") and not workload.retryable:
-        report("retry", "not_retryable", f"the workload {workload.name} may not be retried; leave this out")
+        report(
+            "retry",
+            "not_retryable",
+            f"the workload {workload.name} does not allow retries; remove this section",
+        )
     if data.get("batch") is True and not workload.batchable:
-        report("batch", "not_batchable", f"the workload {workload.name} may not be batched; set it to false")
+        report(
+            "batch",
+            "not_batchable",
+            f"the workload {workload.name} does not allow batching; set this to false",
+        )

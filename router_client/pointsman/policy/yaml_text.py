@@ -35,7 +35,7 @@ def read_yaml(source: Source) -> Any:
         import yaml  # imported here because it is optional and slow to import
     except ImportError:
         raise ConfigurationError(
-            'reading YAML needs PyYAML: pip install "pointsman[yaml]", or write the policy as JSON'
+            'reading YAML requires PyYAML: run pip install "pointsman[yaml]", or write the policy as JSON'
         ) from None
     builder = _Builder(source)
     try:
@@ -46,7 +46,7 @@ def read_yaml(source: Source) -> Any:
         at = min(mark.index, len(source.text)) if mark else 0
         raise TextError(at, "syntax", " ".join(filter(None, (error.context, error.problem)))) from None
     except (yaml.YAMLError, ValueError) as error:
-        raise TextError(0, "syntax", f"this is not YAML: {error}") from None
+        raise TextError(0, "syntax", f"invalid YAML: {error}") from None
     return builder.root
 
 
@@ -64,23 +64,23 @@ class _Builder:
         kind = type(event).__name__
         at = event.start_mark.index
         if kind == "AliasEvent" or getattr(event, "anchor", None) is not None:
-            raise TextError(at, "yaml_anchor", "anchors and aliases are refused; write the value out")
+            raise TextError(at, "yaml_anchor", "anchors and aliases are not allowed; write out the value")
         if kind == "DocumentStartEvent":
             self.documents += 1
             if self.documents > 1:
-                raise TextError(at, "yaml_documents", "one text is one document")
+                raise TextError(at, "yaml_documents", "only one YAML document is allowed")
         elif kind in ("MappingEndEvent", "SequenceEndEvent"):
             self.stack.pop()
             self.name = None
         elif kind in ("MappingStartEvent", "SequenceStartEvent", "ScalarEvent"):
             if event.tag is not None:
-                raise TextError(at, "yaml_tag", "tags are refused; write plain values")
+                raise TextError(at, "yaml_tag", "tags are not allowed; write plain values")
             self.node(event, kind, at)
 
     def node(self, event: Any, kind: str, at: int) -> None:
         if self.naming():
             if kind != "ScalarEvent":
-                raise TextError(at, "syntax", "a name must be a plain text")
+                raise TextError(at, "syntax", "the name of a member must be a string")
             self.name = (self.clean(event.value, at, self.stack[-1][1]), at)
             return
         path = self.path()
@@ -88,7 +88,7 @@ class _Builder:
             self.put(self.scalar(event, at, path), at, path)
             return
         if len(self.stack) >= MAX_DEPTH:
-            raise TextError(at, "too_deep", f"nested more than {MAX_DEPTH} deep")
+            raise TextError(at, "too_deep", f"nested more than {MAX_DEPTH} levels deep")
         container: dict[str, Any] | list[Any] = {} if kind == "MappingStartEvent" else []
         self.put(container, at, path)
         self.stack.append((container, path))
@@ -116,13 +116,13 @@ class _Builder:
             name, where = self.name
             self.source.names[path] = where
             if name in container:
-                self.source.problem(where, "duplicate_key", f'"{name}" stands here a second time', path)
+                self.source.problem(where, "duplicate_key", f'duplicate key "{name}"', path)
             container[name] = value
             self.name = None
 
     def clean(self, text: str, at: int, path: str) -> str:
         if _UNSAFE.search(text):
-            self.source.problem(at, "bad_character", "NUL and unpaired surrogates are refused", path)
+            self.source.problem(at, "bad_character", "NUL and unpaired surrogates are not allowed", path)
         return text
 
     def scalar(self, event: Any, at: int, path: str) -> Any:
@@ -132,13 +132,13 @@ class _Builder:
         if text in _WORDS:
             return _WORDS[text]
         if _ODD.fullmatch(text):
-            return self.refuse(at, f"{text} is not JSON, and no policy needs it", path)
+            return self.refuse(at, f"{text} is not valid JSON", path)
         if _INT.fullmatch(text):
             value = _integer(text)
             return (
                 value
                 if value is not None
-                else self.refuse(at, "integers beyond 2^53 are not exact everywhere", path)
+                else self.refuse(at, "integers beyond 2^53 are not exact in every JSON parser", path)
             )
         if _FLOAT.fullmatch(text):
             number = float(text)
