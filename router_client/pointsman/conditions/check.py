@@ -84,14 +84,16 @@ def _name(ref: Ref, inputs: Inputs) -> list[Finding]:
     if known is not None:
         if ref.size and known.type != "string":
             return [
-                Finding(ref.at, "wrong_type", f"size() is for text, and {ref.name} is of type {known.type}")
+                Finding(
+                    ref.at, "wrong_type", f"size() takes a string, but {ref.name} is of type {known.type}"
+                )
             ]
         return []
     if ref.name in SECOND_STAGE:
-        text = f"{name} is known only after an answer; it may stand in escalate.when"
+        text = f"{name} is known only after an answer; use it only in escalate.when"
         return [Finding(ref.at, "unknown_input", text)]
     declared = name.startswith("request.attributes.")
-    text = f"{name} is not declared; declare it under inputs" if declared else f"no input {name}"
+    text = f"{name} is not declared; declare it under inputs" if declared else f"unknown input {name}"
     return [Finding(ref.at, "unknown_input", text, near=(ref.name, inputs))]
 
 
@@ -107,11 +109,16 @@ def _comparable(one: str, other: str) -> bool:
 
 def _compare(node: Compare, inputs: Inputs) -> list[Finding]:
     if isinstance(node.left, Lit) and isinstance(node.right, Lit):
-        return [Finding(node.at, "constant", "both sides are literals: it says nothing of the request")]
+        return [
+            Finding(
+                node.at, "constant", "both sides are literals, so the result does not depend on the request"
+            )
+        ]
     left, right = _type(node.left, inputs), _type(node.right, inputs)
     if not _comparable(left, right):
         text = (
-            f"{_show(node.left)} is of type {left}, {_show(node.right)} of type {right}: they do not compare"
+            f"{_show(node.left)} is of type {left} and {_show(node.right)} of type {right}; "
+            "they cannot be compared"
         )
         return [Finding(node.at, "wrong_type", text)]
     if left == "bool" and node.op not in ("==", "!="):
@@ -132,23 +139,25 @@ def _listed(op: str, ref: Ref, known: Input, literal: Lit) -> list[Finding]:
     if literal.value in known.values:
         return []
     outcome = "never" if op == "==" else "always"
-    text = f"{ref.name} is one of {', '.join(known.values)}: this {outcome} holds"
+    text = f"{ref.name} is one of {', '.join(known.values)}, so this is {outcome} true"
     severity: Severity = "error" if op == "==" else "warning"
     return [Finding(literal.at, f"{outcome}_holds", text, severity, (literal.value, known.values))]
 
 
 def _ranged(node: Compare, whole: Range, left: Range, ref: Ref) -> list[Finding]:
     if (whole & left).empty:
-        return [Finding(node.at, "never_holds", f"{_show(ref)} {_words(whole)}: this can never hold")]
+        return [Finding(node.at, "never_holds", f"{_show(ref)} {_words(whole)}, so this is never true")]
     if node.op != "!=" and left.covers(whole):
         return [
-            Finding(node.at, "always_holds", f"{_show(ref)} {_words(whole)}: this always holds", "warning")
+            Finding(
+                node.at, "always_holds", f"{_show(ref)} {_words(whole)}, so this is always true", "warning"
+            )
         ]
     return []
 
 
 def _words(whole: Range) -> str:
-    kind = "is a whole number" if whole.whole else "is a number"
+    kind = "is an integer" if whole.whole else "is a number"
     if whole.low > float("-inf") and whole.high < float("inf"):
         return f"{kind} from {whole.low:g} to {whole.high:g}"
     return f"{kind} of at least {whole.low:g}" if whole.low > float("-inf") else kind
@@ -156,14 +165,21 @@ def _words(whole: Range) -> str:
 
 def _in(node: In, inputs: Inputs) -> list[Finding]:
     if isinstance(node.operand, Lit):
-        return [Finding(node.at, "constant", "both sides are literals: it says nothing of the request")]
+        return [
+            Finding(
+                node.at, "constant", "both sides are literals, so the result does not depend on the request"
+            )
+        ]
     if not node.items:
-        return [Finding(node.at, "never_holds", "nothing is in an empty list: this can never hold")]
+        return [Finding(node.at, "never_holds", "the list is empty, so this is never true")]
     known, kind = inputs[node.operand.name], _type(node.operand, inputs)
     found: list[Finding] = []
     for item in node.items:
         if not _comparable(kind, item.kind):
-            text = f"{_show(node.operand)} is of type {kind}, {_show(item)} of type {item.kind}: never equal"
+            text = (
+                f"{_show(node.operand)} is of type {kind} and {_show(item)} of type {item.kind}; "
+                "they are never equal"
+            )
             found.append(Finding(item.at, "wrong_type", text))
         elif known.values and not node.operand.size:
             found += _listed("==", node.operand, known, item)
@@ -180,12 +196,12 @@ def _test(node: Test, inputs: Inputs) -> list[Finding]:
             Finding(
                 node.at,
                 "wrong_type",
-                f"{node.method}() is for text, and {node.ref.name} is of type {known.type}",
+                f"{node.method}() takes a string, but {node.ref.name} is of type {known.type}",
             )
         ]
     tests = {"startsWith": str.startswith, "endsWith": str.endswith, "contains": str.__contains__}
     if known.values and not any(tests[node.method](value, node.text) for value in known.values):
-        text = f"{node.ref.name} is one of {', '.join(known.values)}: this can never hold"
+        text = f"{node.ref.name} is one of {', '.join(known.values)}, so this is never true"
         return [Finding(node.at, "never_holds", text)]
     return []
 
@@ -195,11 +211,11 @@ def _truth(node: Truth, inputs: Inputs) -> list[Finding]:
     if kind != "bool":
         return [
             Finding(
-                node.at, "wrong_type", f"{_show(node.operand)} is of type {kind}; compare it with something"
+                node.at, "wrong_type", f"{_show(node.operand)} is of type {kind}; compare it with a value"
             )
         ]
     if isinstance(node.operand, Lit) and node.operand.value is False:
-        return [Finding(node.at, "never_holds", "false never holds")]
+        return [Finding(node.at, "never_holds", "this is never true")]
     return []
 
 
@@ -207,7 +223,7 @@ def _show(operand: Operand) -> str:
     if isinstance(operand, Ref):
         return f"size({operand.name})" if operand.size else operand.name
     if operand.kind == "string":
-        return f'"{operand.value}"' if len(str(operand.value)) <= 40 else "the text"
+        return f'"{operand.value}"' if len(str(operand.value)) <= 40 else "the string"
     return str(operand.value).lower()
 
 
@@ -228,7 +244,7 @@ def _exclusions(node: And, inputs: Inputs) -> list[Finding]:
     for part in node.parts:
         for ref in _refs(part):
             if Ref(ref.name, 0) in absent and not isinstance(part, Has):
-                return [Finding(part.at, "never_holds", f"{ref.name} is absent here: this can never hold")]
+                return [Finding(part.at, "never_holds", f"{ref.name} is absent here, so this is never true")]
         allowed = _allowed(part)
         if allowed is None:
             continue
@@ -240,7 +256,7 @@ def _exclusions(node: And, inputs: Inputs) -> list[Finding]:
             texts[ref] = texts.get(ref, values) & values
             empty = not texts[ref]
         if empty:
-            text = f"what stands before it leaves no value of {_show(ref)}: this can never hold"
+            text = f"the comparisons before it rule out every value of {_show(ref)}, so this is never true"
             return [Finding(part.at, "never_holds", text)]
     return []
 

@@ -25,7 +25,7 @@ _PLAIN = {
 }  # fmt: skip
 _FORBIDDEN = {
     "+": "arithmetic", "*": "arithmetic", "/": "arithmetic", "%": "arithmetic",
-    "?": "the conditional operator", ":": "the conditional operator", "{": "a map", "}": "a map",
+    "?": "the conditional operator", ":": "the conditional operator", "{": "maps", "}": "maps",
     "=": 'a single "="; write "=="', "&": 'a single "&"; write "&&"', "|": 'a single "|"; write "||"',
 }  # fmt: skip
 
@@ -69,9 +69,9 @@ def tokens(text: str) -> list[Token]:
 def _refuse(text: str, at: int) -> NoReturn:
     char = text[at]
     if char in "\"'":
-        raise ConditionError(at, "syntax", "this text is not closed with the quote that opened it")
+        raise ConditionError(at, "syntax", "this string has no closing quote")
     if char in _FORBIDDEN:
-        raise ConditionError(at, "not_in_subset", f"conditions know no {_FORBIDDEN[char]}")
+        raise ConditionError(at, "not_in_subset", f"conditions do not support {_FORBIDDEN[char]}")
     raise ConditionError(at, "syntax", f"unexpected character {ascii(char)}")
 
 
@@ -81,13 +81,13 @@ def _unquote(quoted: str, at: int) -> str:
         if plain is not None:
             if plain not in _PLAIN:
                 raise ConditionError(
-                    at + 1 + match.start(), "bad_escape", f"unknown escape {ascii(match[0])}"
+                    at + 1 + match.start(), "bad_escape", f"unknown escape sequence {ascii(match[0])}"
                 )
             return _PLAIN[plain]
         code = int(octal, 8) if octal else int(two or four or eight, 16)
         if code > 0x10FFFF or 0xD800 <= code <= 0xDFFF or code == 0:
             raise ConditionError(
-                at + 1 + match.start(), "bad_escape", f"{match[0]} is no character that may stand here"
+                at + 1 + match.start(), "bad_escape", f"{match[0]} is not an allowed character"
             )
         return chr(code)
 

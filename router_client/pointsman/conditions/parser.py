@@ -38,7 +38,9 @@ def parse_condition(text: str) -> Node:
     """Return the tree of a condition. Raises `ConditionError` at the first token that is not in the subset."""
     if len(text) > MAX_LENGTH:
         raise ConditionError(
-            MAX_LENGTH, "too_long", f"a condition has at most {MAX_LENGTH:,} characters, this {len(text):,}"
+            MAX_LENGTH,
+            "too_long",
+            f"a condition may have at most {MAX_LENGTH:,} characters; this one has {len(text):,}",
         )
     return _Parser(tokens(text)).whole()
 
@@ -79,13 +81,13 @@ class _Parser:
     def nest(self) -> None:
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            self.fail(f"nested more than {MAX_DEPTH} deep; split the rule", "too_deep")
+            self.fail(f"nested more than {MAX_DEPTH} levels deep; split the rule", "too_deep")
 
     def leaf(self, node: Node) -> Node:
         self.leaves += 1
         if self.leaves > MAX_LEAVES:
             self.fail(
-                f"a condition has at most {MAX_LEAVES} comparisons; split the rule",
+                f"a condition may have at most {MAX_LEAVES} comparisons; split the rule",
                 "too_many_leaves",
                 node.at,
             )
@@ -95,10 +97,10 @@ class _Parser:
 
     def whole(self) -> Node:
         if self.token.kind == "end":
-            self.fail("a condition is empty; leave the rule out or write one", "empty")
+            self.fail("the condition is empty; write one or remove the rule", "empty")
         node = self.node(self.either())
         if self.token.kind != "end":
-            self.fail("expected an operator or the end")
+            self.fail("expected an operator or the end of the condition")
         return node
 
     def either(self) -> Node | Operand:
@@ -138,7 +140,7 @@ class _Parser:
         else:
             return left
         if (self.token.kind, self.token.text) in _AFTER_COMPARISON:
-            self.fail('comparisons do not chain; join two of them with "&&"', "not_in_subset")
+            self.fail('comparisons cannot be chained; join them with "&&"', "not_in_subset")
         return node
 
     def unary(self) -> Node | Operand:
@@ -178,7 +180,7 @@ class _Parser:
             parts.append(step.text)
         if self.token.kind == "string" and len(parts) == 1:
             self.fail(
-                f'no such kind of text: {start.text}"…"; write it without the letter',
+                f'unsupported string prefix: {start.text}"…"; remove the prefix',
                 "not_in_subset",
                 start.at,
             )
@@ -186,13 +188,13 @@ class _Parser:
 
     def function(self, name: Token) -> Node | Operand:
         if name.text not in ("has", "size"):
-            known = 'there are has(x), size(x), x.startsWith("…"), x.endsWith("…") and x.contains("…")'
-            self.fail(f"no function {name.text}(); {known}", "unknown_function", name.at)
+            known = 'supported are has(x), size(x), x.startsWith("…"), x.endsWith("…") and x.contains("…")'
+            self.fail(f"unknown function {name.text}(); {known}", "unknown_function", name.at)
         self.index += 1
         inner = self.name() if self.token.kind == "name" else self.primary()
         if not isinstance(inner, Ref) or inner.size:
-            self.fail(f"{name.text}() takes an input", "wrong_argument", name.at)
-        self.expect(")", f"after the input of {name.text}()")
+            self.fail(f"{name.text}() takes the name of an input", "wrong_argument", name.at)
+        self.expect(")", f"after the argument of {name.text}()")
         if name.text == "size":
             return Ref(inner.name, inner.at, size=True)
         return self.leaf(Has(inner, name.at))
@@ -200,19 +202,21 @@ class _Parser:
     def method(self, ref: Ref, name: Token) -> Node:
         if name.text not in _METHODS:
             hint = (
-                f"; write size({ref.name})" if name.text == "size" else f"; there are {', '.join(_METHODS)}"
+                f"; write size({ref.name})"
+                if name.text == "size"
+                else f"; supported are {', '.join(_METHODS)}"
             )
-            self.fail(f"no method {name.text}(){hint}", "unknown_function", name.at)
+            self.fail(f"unknown method {name.text}(){hint}", "unknown_function", name.at)
         self.index += 1
         token = self.token
         if token.kind != "string":
-            self.fail(f'{name.text}() takes a text in quotes, like {name.text}("a")', "wrong_argument")
+            self.fail(f'{name.text}() takes a string in quotes, such as {name.text}("a")', "wrong_argument")
         self.index += 1
-        self.expect(")", f"after the text of {name.text}()")
+        self.expect(")", f"after the argument of {name.text}()")
         return self.leaf(Test(name.text, ref, token.text, ref.at))
 
     def items(self) -> tuple[Lit, ...]:
-        self.expect("[", 'after "in"; only a list of literals may follow')
+        self.expect("[", 'after "in", which takes a list of literals')
         found: list[Lit] = []
         while not self.take("]"):
             if found:
@@ -240,13 +244,13 @@ class _Parser:
         if sign == 1 and token.kind == "name" and token.text in ("true", "false"):
             return Lit(token.text == "true", at, "bool")
         self.index -= 1
-        return self.fail("expected an input, a text, a number, true or false")
+        return self.fail("expected an input, a string, a number, true or false")
 
     def integer(self, token: Token, sign: int) -> int:
         # Check the length before the conversion: Python raises its own exception for thousands of digits.
         digits = token.text.lstrip("0") or "0"
         if len(digits) > 19 or not -_INT_MAX <= sign * int(digits) < _INT_MAX:
-            self.fail("an integer must fit into 64 bits", "bad_number", token.at)
+            self.fail("an integer must fit in 64 bits", "bad_number", token.at)
         return sign * int(digits)
 
     # From operands to conditions
