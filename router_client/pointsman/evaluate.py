@@ -142,12 +142,12 @@ class CompiledPolicy:
 
     def broken(self, error: Exception) -> Route:
         """Return the route for a policy that could not be evaluated."""
-        why = f"the policy could not be evaluated ({type(error).__name__}); its guard: {self.guard_error}"
+        why = f"the policy could not be evaluated ({type(error).__name__}), so its guard uses {self.guard_error}"
         return self._to(self.guard_error, "guard", why)._replace(error=True)
 
     def unknown_model(self, chosen: Route) -> Route:
         """Return the route for a chosen model that this router cannot call."""
-        why = f"{chosen.reason}; {chosen.model} is not known here, so the guard answers {self.guard_unknown}"
+        why = f"{chosen.reason}; {chosen.model} is not known here, so the guard uses {self.guard_unknown}"
         return self._to(self.guard_unknown, "guard", why)._replace(missing=chosen.missing)
 
     def _latched(self) -> Route | None:
@@ -199,7 +199,9 @@ def _compile_rules(policy: CompiledPolicy, data: Mapping[str, Any]) -> tuple[_Ch
     body = ["missing = None"]
     for rule in data.get("rules", ()):
         body += _rule(policy, rule, emitter, inputs)
-    default = policy._to(data["default"], "default", f"no rule holds, so the default {data['default']}")
+    default = policy._to(
+        data["default"], "default", f"no rule matches, so it uses the default, {data['default']}"
+    )
     body.append(_answer(emitter, default))
     emitter.constants |= {"unsure": _unsure, "note": _note, "broken": policy.broken}
     lines = ["try:", *(f"    {line}" for line in body), _FAILED, _ANSWER_BROKEN]
@@ -212,7 +214,7 @@ def _rule(
 ) -> list[str]:
     node = compile_condition(rule["when"], inputs).node
     names, needed = inputs_needed(node)
-    why = f"rule {rule['id']} holds, so {rule['use']}: {rule.get('note') or rule['when']}"
+    why = f"rule {rule['id']} matches, so it uses {rule['use']}: {rule.get('note') or rule['when']}"
     lines = [line for name in names for line in emitter.load(name)]
     lines += [
         f"if {emitter.true(node)}:",
@@ -240,4 +242,4 @@ def _note(
 
 def _unsure(route: Route, missing: dict[str, None]) -> Route:
     names = tuple(missing)
-    return route._replace(missing=names, reason=f"{route.reason} (not known: {', '.join(names)})")
+    return route._replace(missing=names, reason=f"{route.reason} (missing: {', '.join(names)})")

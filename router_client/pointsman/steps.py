@@ -133,12 +133,12 @@ def next_step(
 def ended(steps: Steps, attempt: Attempt, error: Exception) -> Next:
     """Return the end of a task whose bookkeeping failed: an answer is accepted, a failure stops the task."""
     action: Action = "stop"
-    why = f"the next step could not be worked out ({type(error).__name__})"
+    why = f"the next step could not be determined ({type(error).__name__})"
     with suppress(
         Exception
     ):  # A caller's own attempt object may raise on every access, and so may its error.
         action = "accept" if attempt.ok is True else "stop"
-        why = f"the next step could not be worked out ({type(error).__name__}: {error})"
+        why = f"the next step could not be determined ({type(error).__name__}: {error})"
     return _end(steps, action, steps.route, "internal_error", why)
 
 
@@ -164,14 +164,14 @@ def _complaint(
     if escalate is None or escalate.when is None:
         return _Complaint("", f"{alias} answered")
     if steps.route.rule == "pin" or not policy.stronger(escalate.to, alias):
-        return _Complaint("", f"{alias} answered, and the policy knows nothing stronger")
+        return _Complaint("", f"{alias} answered, and the policy has no stronger model")
     uncertain = escalate.when(request, attempt.as_inputs(), history)
     if uncertain is True:
         return _Complaint("uncertain", f"{alias} answered, but {escalate.when.text}")
     if uncertain is False or escalate.missing_confidence == "accept":
-        return _Complaint("", f"{alias} answered, and nothing asks for a stronger model")
+        return _Complaint("", f"{alias} answered, and no escalation is needed")
     return _Complaint(
-        "confidence_missing", f"{alias} answered, and whether {escalate.when.text} is not known"
+        "confidence_missing", f"{alias} answered, but the result of {escalate.when.text} is unknown"
     )
 
 
@@ -197,7 +197,7 @@ class _Search:
         """Return whether the task has no time or budget left."""
         total, most = self.policy.timeouts.get("total_ms"), self.policy.max_cost_nusd
         if total is not None and self.steps.latency_ms >= total:
-            return self._refuse("timeout", f"the total timeout of {total} ms is spent")
+            return self._refuse("timeout", f"the total timeout of {total} ms has expired")
         if most is not None and self.steps.cost_nusd >= most:
             return self._refuse("budget", f"the budget of {most} nano-dollars is spent")
         return False
@@ -250,7 +250,7 @@ class _Search:
             self.steps.blocked = self.refusal[0]
             code, because = self.refusal
         else:
-            code, because = "no_option", "the policy has nothing else to ask"
+            code, because = "no_option", "the policy has no other model to try"
         answer = self.steps.answer
         if answer is None:
             return _end(self.steps, "stop", self.steps.route, code, f"{why}; {because}")
@@ -273,11 +273,11 @@ class _Search:
         total, most = self.policy.timeouts.get("total_ms"), self.policy.max_cost_nusd
         if total is not None and self.steps.latency_ms + delay_ms >= total:
             return not self._refuse(
-                "timeout", f"waiting {delay_ms} ms would pass the total timeout of {total} ms"
+                "timeout", f"waiting {delay_ms} ms would exceed the total timeout of {total} ms"
             )
         if most is not None and self.steps.cost_nusd + self.costs.get(route.alias, 0) > most:
             return not self._refuse(
-                "budget", f"asking {route.alias} would pass the budget of {most} nano-dollars"
+                "budget", f"asking {route.alias} would exceed the budget of {most} nano-dollars"
             )
         return True
 

@@ -19,7 +19,7 @@ def test_it_serves_the_baseline_without_a_rollout() -> None:
     decision = decide(assigned(), {"prompt_tokens": 9, "endpoint": "/x"})
     assert (decision.arm, decision.version, decision.rollout, decision.stage) == ("baseline", 12, None, None)
     assert (decision.rule, decision.alias, decision.model) == ("default", "small", "vendor/small")
-    assert decision.reason == "baseline, version 12: no rule holds, so the default small"
+    assert decision.reason == "baseline, version 12: no rule matches, so it uses the default, small"
     assert decision.weakest
     assert not decision.error
 

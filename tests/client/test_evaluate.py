@@ -33,9 +33,12 @@ def test_it_gives_its_reason() -> None:
     policy = compile_policy(two_stage())
     assert (
         policy.route({"prompt_tokens": 9_000}).reason
-        == "rule heavy holds, so large: request.prompt_tokens > 8000"
+        == "rule heavy matches, so it uses large: request.prompt_tokens > 8000"
     )
-    assert policy.route({}).reason == "no rule holds, so the default small (not known: request.prompt_tokens)"
+    assert (
+        policy.route({}).reason
+        == "no rule matches, so it uses the default, small (missing: request.prompt_tokens)"
+    )
 
 
 def test_it_prefers_the_note_as_the_reason() -> None:
@@ -46,7 +49,10 @@ def test_it_prefers_the_note_as_the_reason() -> None:
         "note": "long talks confuse the small one",
     }
     policy = compile_policy(two_stage(rules=[rule]))
-    assert policy.route({"turns": 9}).reason == "rule heavy holds, so large: long talks confuse the small one"
+    assert (
+        policy.route({"turns": 9}).reason
+        == "rule heavy matches, so it uses large: long talks confuse the small one"
+    )
 
 
 @pytest.mark.parametrize("request_", [Broken(), None, 5, "prompt"])
