@@ -46,10 +46,15 @@ def _kinds(about: str) -> dict[str, Any]:
 _MODEL = _object(
     ["model"],
     {
-        "model": {"type": "string", "minLength": 1, "maxLength": 200, "description": "the catalogue's name"},
-        "params": {"type": "object", "description": "passed to the model as it is"},
+        "model": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 200,
+            "description": "The model's name in the catalogue.",
+        },
+        "params": {"type": "object", "description": "Passed to the model unchanged."},
     },
-    "a model of the catalogue, under the policy's own name",
+    "A model of the catalogue, under the policy's own name for it.",
 )
 _INPUT = _object(
     ["type"],
@@ -57,45 +62,54 @@ _INPUT = _object(
         "type": {"enum": ["string", "int", "number", "bool"]},
         "default": {
             "type": ["string", "number", "boolean"],
-            "description": "its value when the router gives none",
+            "description": "The value if the router provides none.",
         },
         "note": {"type": "string", "maxLength": 500},
     },
-    "an input of this workload, request.attributes.<name>",
+    "An input of this workload. Conditions use it as request.attributes.<name>.",
 )
 _RULE = _object(
     ["id", "when", "use"],
     {
-        "id": {"type": "string", "pattern": _NAME, "description": "stable from version to version"},
-        "when": _condition("the rule matches when this certainly holds"),
-        "use": _alias("the model for requests that match"),
-        "note": {"type": "string", "maxLength": 500, "description": "why the rule is there"},
+        "id": {
+            "type": "string",
+            "pattern": _NAME,
+            "description": "The rule's id, which should stay the same from version to version.",
+        },
+        "when": _condition("The rule matches if this condition is certainly true."),
+        "use": _alias("The model for matching requests."),
+        "note": {"type": "string", "maxLength": 500, "description": "Why the rule exists."},
     },
-    "the first rule that matches decides",
+    "The first matching rule chooses the model.",
 )
 _ESCALATE = _object(
     ["to"],
     {
-        "max": _whole(0, 3, "escalations per task (1)"),
-        "to": _alias("the stronger model"),
-        "on": _kinds("failures that escalate; `error` covers every way of not being reached"),
-        "when": _condition("escalate when this certainly holds of the answer"),
+        "max": _whole(0, 3, "The most escalations per task. Default: 1."),
+        "to": _alias("The stronger model."),
+        "on": _kinds("Failures that escalate. `error` covers all failures to reach the model."),
+        "when": _condition("The task escalates if this condition is certainly true after an answer."),
         "missing_confidence": {
             "enum": ["accept", "escalate"],
-            "description": "when `when` is not known (accept)",
+            "description": "What to do if the result of `when` is unknown. Default: accept.",
         },
-        "latch": {"enum": ["task", "conversation"], "description": "how long it stays escalated (task)"},
+        "latch": {
+            "enum": ["task", "conversation"],
+            "description": "How long an escalation lasts. Default: task.",
+        },
     },
-    "the second stage: the answer was not good enough",
+    "The second stage: what to do if the answer was not good enough.",
 )
 _RETRY = _object(
     ["attempts"],
     {
-        "attempts": _whole(0, 5, "retries of one model"),
-        "on": _kinds("failures that are retried"),
-        "backoff_ms": _whole(0, 60_000, "the first wait; it doubles each time (0)"),
+        "attempts": _whole(0, 5, "The most retries per model."),
+        "on": _kinds("Failures that are retried. `error` covers all failures to reach the model."),
+        "backoff_ms": _whole(
+            0, 60_000, "Milliseconds before the first retry, doubled each time. Default: 0."
+        ),
     },
-    "the same model again",
+    "How often to try the same model again.",
 )
 
 SCHEMA: dict[str, Any] = {
@@ -108,48 +122,55 @@ SCHEMA: dict[str, Any] = {
             "workload": {"type": "string", "pattern": _NAME},
             "models": {
                 "type": "object", "minProperties": 1, "maxProperties": 50, "additionalProperties": _MODEL,
-                "propertyNames": {"pattern": _NAME}, "description": "the policy's own names, weakest first",
+                "propertyNames": {"pattern": _NAME},
+                "description": "Models under the policy's own names, weakest first.",
             },
             "rank": {
                 "type": "array", "items": {"type": "string"}, "uniqueItems": True,
-                "description": "the names under `models`, weakest first (as written)",
+                "description": "The names under `models`, weakest first. Default: the order of `models`.",
             },
             "inputs": {
                 "type": "object", "maxProperties": 100, "additionalProperties": _INPUT,
                 "propertyNames": {"pattern": "^[a-z][a-z0-9_]{0,62}$"},
             },
             "rules": {"type": "array", "items": _RULE, "maxItems": 50},
-            "default": _alias("the model when no rule matches"),
+            "default": _alias("The model if no rule matches."),
             "escalate": _ESCALATE,
             "fallback": {
                 "type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 50,
-                "uniqueItems": True, "description": "the chosen model cannot be reached: try these, in order",
+                "uniqueItems": True,
+                "description": "The models to try, in order, if the chosen one cannot be reached.",
             },
             "retry": _RETRY,
             "timeouts": _object(
                 [],
                 {
-                    "attempt_ms": _whole(1, 86_400_000, "one call (no limit)"),
-                    "total_ms": _whole(1, 86_400_000, "the whole task (no limit)"),
+                    "attempt_ms": _whole(1, 86_400_000, "The limit for one call. Default: no limit."),
+                    "total_ms": _whole(1, 86_400_000, "The limit for the whole task. Default: no limit."),
                 },
-                "milliseconds",
+                "Time limits in milliseconds.",
             ),
             "budget": _object(
                 ["max_cost_per_task_nusd"],
-                {"max_cost_per_task_nusd": _whole(1, 10**15, "nano-US-dollars")},
-                "an attempt that would pass it is not made, and is counted",
+                {"max_cost_per_task_nusd": _whole(1, 10**15, "The limit in nano-US-dollars.")},
+                "The cost limit of a task. An attempt that would exceed it is skipped and counted.",
             ),
-            "batch": {"type": "boolean", "description": "may be deferred to a batch API (false)"},
+            "batch": {
+                "type": "boolean",
+                "description": "Whether tasks may be deferred to a batch API. Default: false.",
+            },
             "guard": _object(
                 [],
                 {
-                    "on_evaluation_error": _alias("when the policy cannot be evaluated (the strongest)"),
-                    "on_unknown_model": _alias("when the chosen model is not known (the strongest)"),
+                    "on_evaluation_error": _alias("Used if the policy cannot be evaluated. Default: the strongest."),
+                    "on_unknown_model": _alias(
+                        "Used if the router does not know the chosen model. Default: the strongest."
+                    ),
                 },
-                "what answers when the policy cannot",
+                "The models to use if the policy cannot choose one.",
             ),
         },
-        "which model answers a request, and what follows when it does not do well",
+        "Which model answers a request, and what happens if it fails or its answer is not good enough.",
     ),
 }  # fmt: skip
 

@@ -116,7 +116,7 @@ def check_shape(value: Any, schema: Mapping[str, Any], report: Reporter, path: s
     elif isinstance(value, int | float):
         low, high = schema.get("minimum"), schema.get("maximum")
         if low is not None and high is not None and not low <= value <= high:
-            report(path, "out_of_range", f"expected {low:,} to {high:,}, found {value:,}", 0)
+            report(path, "out_of_range", f"expected a value from {low:,} to {high:,}, found {value:,}", 0)
 
 
 def _members(value: Mapping[str, Any], schema: Mapping[str, Any], report: Reporter, path: str) -> None:
