@@ -141,7 +141,7 @@ def test_each_line_of_a_page_works(
     assert tried
 
 
-def test_the_tests_that_run_lines_elsewhere_exist() -> None:
+def test_each_line_run_elsewhere_names_an_existing_test() -> None:
     for beginning, where in {**ELSEWHERE, **WHOLE}.items():
         file = where.partition(":")[0]
         assert not file.startswith("tests/") or (ROOT / file).is_file(), where

@@ -41,7 +41,7 @@ def test_a_unit_exactly_at_the_threshold_is_out() -> None:
     assert in_candidate("percentage", border + 1, "s", "u")
 
 
-def test_it_mirrors_across_the_slices() -> None:
+def test_mirroring_does_not_depend_on_the_slice() -> None:
     units = [str(n) for n in range(4_000)]
     sampled = [unit for unit in units if mirrored(50_000, "s", unit)]
     assert len(sampled) == pytest.approx(2_000, abs=200)

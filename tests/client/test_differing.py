@@ -102,7 +102,7 @@ _requests = st.fixed_dictionaries(
 
 
 @given(_rules, _rules, st.sampled_from(["small", "large"]), _requests)
-def test_it_finds_the_same_as_evaluating_both_policies(
+def test_it_agrees_with_evaluating_both_policies(
     rules: list[tuple[str, str]], others: list[tuple[str, str]], default: str, request_: dict[str, Any]
 ) -> None:
     """For any overlap of the two: shared rules are evaluated once, the others separately."""
@@ -258,7 +258,7 @@ def test_it_counts_decisions_and_differing_tasks_by_route_pair() -> None:
         assert plane.tasks("summaries") == 39
 
 
-def test_it_combines_further_route_pairs() -> None:
+def test_it_combines_route_pairs_beyond_the_limit() -> None:
     bucket = Bucket()
     for number in range(70):
         bucket.add(Outcome(success=True, cost_nusd=1, differing=f"v/a{number}>v/b"), None)

@@ -44,12 +44,12 @@ def test_without_rules_there_is_no_targeting() -> None:
         ("size(request.endpoint) > 3", "number of characters"),
     ],
 )
-def test_what_flagd_cannot_do_is_refused_with_the_rule(when: str, what: str) -> None:
+def test_an_error_names_the_rule_that_flagd_cannot_express(when: str, what: str) -> None:
     rules = [{"id": "bad", "when": when, "use": "large"}]
-    with pytest.raises(ConfigurationError, match=f"chat, rule bad: flagd has no .*{what}"):
+    with pytest.raises(ConfigurationError, match=f"chat, rule bad: flagd does not support .*{what}"):
         flag({**POLICY, "rules": rules})
 
 
 def test_a_pin_to_an_unknown_model_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="the pin 'huge' is none of its models"):
+    with pytest.raises(ConfigurationError, match="the pin 'huge' is not one of its models"):
         flag(POLICY, "huge")

@@ -37,7 +37,7 @@ def test_a_bound_belongs_to_the_lower_bucket_and_the_next_double_to_the_upper(bu
 @pytest.mark.parametrize(
     ("value", "bucket"), [(1, -1), (2, 15), (4, 31), (1.0000000000000002, 0), (0.5, -17)]
 )
-def test_it_closes_powers_of_two_from_above(value: float, bucket: int) -> None:
+def test_a_power_of_two_is_the_upper_bound_of_its_bucket(value: float, bucket: int) -> None:
     assert index(value) == bucket
 
 
@@ -100,7 +100,7 @@ def test_it_finds_the_smallest_edge_with_at_most_a_share_above() -> None:
     assert share <= 0.05 < wider
 
 
-def test_it_has_no_tail_when_zeros_alone_fill_it() -> None:
+def test_it_has_no_tail_edge_if_it_is_empty_or_almost_all_zeros() -> None:
     assert Histogram().tail_edge(0.05) is None
     assert Histogram(zero=99, counts={10: 1}).tail_edge(0.05) is None
 

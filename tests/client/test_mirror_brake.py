@@ -155,7 +155,9 @@ def test_invalid_limits_are_refused(wrong: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "odd", [{"mirror_latency_ms": "soon"}, {"mirror_latency_ms": -1}, {"mirror_error": ""}], ids=str
 )
-def test_odd_results_raise_nothing(plane: FakeControlPlane, brake: MirrorBrake, odd: dict[str, Any]) -> None:
+def test_invalid_results_raise_no_error(
+    plane: FakeControlPlane, brake: MirrorBrake, odd: dict[str, Any]
+) -> None:
     with plane.router(mirror_brake=brake) as router:
         task(router, **odd)
         assert router.status()["outcomes_recorded"] == 1

@@ -95,7 +95,7 @@ def test_it_stops_reading_a_body_over_its_limit(plane: FakeControlPlane) -> None
         assert not router.ready
 
 
-def test_a_refusal_has_its_reason_when_it_is_reported_or_counted(
+def test_the_reason_of_a_refusal_is_set_before_it_is_logged_or_counted(
     plane: FakeControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     router = Router(plane.url, "pmr_test", start=False)

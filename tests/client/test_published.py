@@ -101,7 +101,7 @@ def test_it_polls_there_and_reports_to_the_control_plane(plane: FakeControlPlane
     assert {request.path for request in bucket.requests} == {"/prod/router/v1/snapshot"}
 
 
-def test_it_tells_the_cdn_only_what_it_has(plane: FakeControlPlane, bucket: Bucket) -> None:
+def test_it_sends_the_cdn_an_etag_but_no_credentials(plane: FakeControlPlane, bucket: Bucket) -> None:
     http = {"auth": ("user", "password"), "cookies": {"session": "s"}}
     with follow(plane, bucket, http=http):
         assert eventually(lambda: len(bucket.requests) >= 3)
@@ -142,7 +142,7 @@ def test_it_refuses_a_tag_of_another_revision(plane: FakeControlPlane, name: str
             assert not router.ready
 
 
-def test_it_needs_no_tag_with_the_object(plane: FakeControlPlane, bucket: Bucket) -> None:
+def test_it_polls_without_etag_metadata_on_the_object(plane: FakeControlPlane, bucket: Bucket) -> None:
     del bucket.metadata[bucket.tagged_as]
     with follow(plane, bucket):
         assert eventually(lambda: len(bucket.requests) >= 2)

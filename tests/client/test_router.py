@@ -44,7 +44,7 @@ def only(plane: FakeControlPlane) -> dict[str, Any]:
 # Deciding
 
 
-def test_it_decides_and_distinguishes_the_two_stages(plane: FakeControlPlane) -> None:
+def test_it_decides_escalates_and_reports_the_task(plane: FakeControlPlane) -> None:
     with steady(plane) as router:
         decision = router.decide(
             "summaries", {"prompt_tokens": 900, "endpoint": "/t"}, {"conversation": "c-1"}
@@ -75,7 +75,7 @@ def test_it_reports_the_error_that_ended_a_task(plane: FakeControlPlane) -> None
     assert bucket["fallbacks"] == 1
 
 
-def test_it_reports_the_arm_the_stage_and_costs_cut_at_the_cap(plane: FakeControlPlane) -> None:
+def test_it_reports_the_arm_the_stage_and_capped_costs(plane: FakeControlPlane) -> None:
     plane.roll_out("summaries", always("large"), share_pcm=50_000, stage=3, cost_cap_nusd=500)
     with plane.router() as router:
         arms = []

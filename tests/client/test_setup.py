@@ -72,13 +72,13 @@ def test_it_mentions_the_last_known_good_if_there_is_one(
     assert "continuing with the last known good: HTTP 401" in caplog.text
 
 
-def test_a_key_from_a_function_may_be_correct_the_next_time(plane: FakeControlPlane) -> None:
+def test_it_calls_a_key_function_again_after_a_wrong_key(plane: FakeControlPlane) -> None:
     keys = iter(["pmr_old"])
     with asked(plane.url, lambda: next(keys, "pmr_test")) as router:
         assert router.wait_ready(LONG)
 
 
-def test_it_names_a_workload_that_is_not_served_once(
+def test_it_logs_a_workload_that_is_not_served_only_once(
     plane: FakeControlPlane, caplog: pytest.LogCaptureFixture
 ) -> None:
     with plane.router() as router:

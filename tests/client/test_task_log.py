@@ -70,7 +70,9 @@ def test_a_line_has_the_data_for_estimates_and_no_text(plane: FakeControlPlane, 
     assert (line["success"], line["quality"], line["latency_ms"]) == (True, 0.5, 100)
 
 
-def test_a_task_without_attempts_gets_the_one_that_was_made(plane: FakeControlPlane, home: Path) -> None:
+def test_a_task_recorded_without_attempts_gets_one_from_its_outcome(
+    plane: FakeControlPlane, home: Path
+) -> None:
     plane.prices = {"vendor/small": {"input": 150_000_000, "output": 600_000_000}}
     plane.serve("summaries", two_stage(), version=2)
     with plane.router(task_log=home) as router:

@@ -50,7 +50,7 @@ def flag(policy: Mapping[str, Any], pin: str = "") -> dict[str, Any]:
         for alias, entry in policy["models"].items()
     }
     if pin and pin not in variants:
-        raise ConfigurationError(f"{policy['workload']}: the pin {pin!r} is none of its models.")
+        raise ConfigurationError(f"{policy['workload']}: the pin {pin!r} is not one of its models.")
     inputs = declared(policy.get("inputs"), FIRST_STAGE)
     logic, branches = _Logic(inputs), list[Logic]()
     for rule in () if pin else policy.get("rules", ()):
@@ -61,7 +61,7 @@ def flag(policy: Mapping[str, Any], pin: str = "") -> dict[str, Any]:
             branches += [logic.of(node), rule["use"]]
         except _Impossible as what:
             raise ConfigurationError(
-                f"{policy['workload']}, rule {rule['id']}: flagd has no {what}."
+                f"{policy['workload']}, rule {rule['id']}: flagd does not support {what}."
             ) from None
     default = pin or policy["default"]
     found = {"state": "ENABLED", "variants": variants, "defaultVariant": default}
@@ -149,12 +149,12 @@ class _Logic:
 
     def _var(self, ref: Ref) -> Logic:
         if ref.size:
-            raise _Impossible(f"number of characters ({ref.name}.size())")
+            raise _Impossible(f"the number of characters, size({ref.name})")
         if ref.name.startswith(_ATTRIBUTE):
             return self._with_default(ref.name, ref.name.removeprefix(_ATTRIBUTE))
         if ref.name.startswith(_REQUEST):
             return self._with_default(ref.name, ref.name.removeprefix(_REQUEST))
-        raise _Impossible(f"input {ref.name}: it comes from the routers' own outcomes")
+        raise _Impossible(f"the input {ref.name}, which comes from the routers' own outcomes")
 
     def _with_default(self, name: str, key: str) -> Logic:
         known = self.inputs.get(name)
