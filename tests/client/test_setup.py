@@ -78,7 +78,7 @@ def test_it_calls_a_key_function_again_after_a_wrong_key(plane: FakeControlPlane
         assert router.wait_ready(LONG)
 
 
-def test_it_logs_a_workload_that_is_not_served_only_once(
+def test_it_logs_only_once_that_a_workload_is_not_served(
     plane: FakeControlPlane, caplog: pytest.LogCaptureFixture
 ) -> None:
     with plane.router() as router:
