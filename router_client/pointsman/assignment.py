@@ -90,7 +90,7 @@ def compile_checked(expected: str, data: Mapping[str, Any]) -> CompiledPolicy:
     """Compile a document after checking it against its digest."""
     if (actual := digest(data)) != expected:
         raise SnapshotRefused(
-            "digest_mismatch", f"the policy's digest is {actual}, the snapshot says {expected}"
+            "digest_mismatch", f"the policy's digest is {actual}, but the snapshot says {expected}"
         )
     return compile_policy(data)
 

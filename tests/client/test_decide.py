@@ -187,12 +187,12 @@ def test_every_decision_id_can_be_read_back() -> None:
 
 
 CUT = {
-    "a character less": lambda token: token[:-1],
-    "four less": lambda token: token[:-4],
+    "one character less": lambda token: token[:-1],
+    "four characters less": lambda token: token[:-4],
     "another version's fields": lambda token: "1" + token[1:],
-    "a version to come": lambda token: "3" + token[1:],
-    "one more": lambda token: token + "A",
-    "nothing": lambda token: "",
+    "a future version": lambda token: "3" + token[1:],
+    "one character more": lambda token: token + "A",
+    "an empty id": lambda token: "",
 }
 
 

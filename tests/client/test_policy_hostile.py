@@ -30,7 +30,7 @@ CONDITIONS = {
     "1,990 negations": "!" * 1_990 + "true",
     "1,990 dots": "a" + ".a" * 990,
     "an endless list": "request.turns in [" + "1," * 900,
-    "an open text": '"' + "a" * 1_900,
+    "an unclosed string": '"' + "a" * 1_900,
     "backslashes": '"' + "\\" * 1_901,
     "a lone surrogate": '"\ud800"',
     "a lone surrogate outside": "\udfff",
@@ -39,7 +39,7 @@ CONDITIONS = {
     "a huge double": "request.confidence > 1e999999",
     "NaN": "request.confidence > NaN",
     "NUL": "request.turns > \0",
-    "nothing": "",
+    "an empty condition": "",
     "blanks": " " * 1_999,
     "an escape beyond Unicode": '"\\U00110000"',
     "65 leaves": "true && " * 64 + "true",
@@ -91,8 +91,8 @@ DOCUMENTS: dict[str, Any] = {
     "a number as a name": {1: 2},
     "bytes": {"a": b"x"},
     "a set": {"a": {1}},
-    "a text": "format: 1",
-    "nothing": None,
+    "a string": "format: 1",
+    "None": None,
 }
 
 
