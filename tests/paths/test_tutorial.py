@@ -29,7 +29,7 @@ MINUTES = 10
 def test_it_has_at_most_eight_commands_of_one_line() -> None:
     assert 5 < len(COMMANDS) <= 8
     assert all("\n" not in command for command in COMMANDS)
-    assert PAGE.read_text().startswith("# Your first guarded rollout\n\nEight commands,")
+    assert PAGE.read_text().startswith("# Your first guarded rollout\n\nThis takes eight commands")
 
 
 @pytest.mark.parametrize(("name", "text"), FILES, ids=[name for name, _ in FILES])

@@ -216,9 +216,10 @@ ELSEWHERE = {
 }  # fmt: skip
 # Further functions of these modules; they write nothing themselves.
 NO_WRITES = {
-    "APPROVE_STAGE", "MAX_OVERLAP", "Refusal", "binding", "freeze_sentence", "invitation_fields", "is_somebody_else",
+    "APPROVE_STAGE", "MAX_OVERLAP", "Refusal", "Surroundings", "binding", "freeze_sentence", "invitation_fields",
+    "is_somebody_else",
     "key_fields", "people", "person_fields", "refusal", "refusals", "refuse_bad_username",
-    "refuse_ended", "served_assignment",
+    "refuse_ended", "served_assignment", "surroundings_of",
     "set_assignment", "standing_approval", "team_fields", "token_hash",
 }  # fmt: skip
 
