@@ -198,7 +198,10 @@ AUTHENTICATION_BACKENDS = [
     "controlplane.access.sign_in.passwords.PasswordBackend",
 ]
 ACCOUNT_ADAPTER = "controlplane.access.sign_in.adapters.AccountAdapter"
-ACCOUNT_FORMS = {"login": "controlplane.access.sign_in.entrance.SignInForm"}
+ACCOUNT_FORMS = {
+    "login": "controlplane.access.sign_in.entrance.SignInForm",
+    "change_password": "controlplane.access.sign_in.own_password.ChangePasswordForm",
+}
 ACCOUNT_LOGIN_METHODS = {"username"}
 ACCOUNT_SIGNUP_FIELDS = ["username*", "email", "password1*"]
 ACCOUNT_EMAIL_VERIFICATION = "none"  # addresses are informational only; nothing relies on them

@@ -34,7 +34,7 @@ def _guardrail_names(ids: Iterable[str]) -> dict[str, str]:
 def register() -> None:
     sentences.register("rollout", _people_call)
     sentences.register("guardrail", _guardrail_names)
-    subjects.register(Subject("rollout", _said_of_rollouts, _rollouts))
+    subjects.register(Subject("rollout", _said_of_rollouts, _rollouts, implied=_said_at_its_beginning))
     subjects.register(
         Subject("transition", _said_of_transitions, _transitions, implied=_unchanged_in_transitions)
     )
@@ -81,16 +81,30 @@ def _said_of_rollouts(body: Mapping[str, Any]) -> Iterable[Said]:
         yield body["target"]["id"], said
 
 
+def _said_at_its_beginning(body: Mapping[str, Any], told: subjects.Told) -> Iterable[Said]:
+    """Describe what never changes: where it is, why it was proposed, and what it takes back."""
+    begun = (*PROPOSING, "rollout.revert")
+    if body["action"] not in begun or told.get("rollout", {}).get(body["target"]["id"]):
+        return
+    said = {name: body[name] for name in ("environment", "workload", "reason")} | {"reverts": None}
+    if body["action"] == "rollout.revert":
+        said["reverts"] = body["evidence"].get("reverts", subjects.UNSAID)
+    yield body["target"]["id"], said
+
+
 def _proposed(told: Mapping[str, Any]) -> dict[str, Any]:
     return {column: told[name] for name, column in _PROPOSED.items() if name in told}
 
 
 def _rollouts() -> Rows:
-    columns = {*_PROPOSED.values(), "state", "stage", "version", "pk"} - {"baseline", "candidate"}
-    rows = Rollout.objects.order_by("pk").values(*columns, "baseline__number", "candidate__number")
-    for row in rows.iterator():
-        versions = {arm: row.pop(f"{arm}__number") for arm in ("baseline", "candidate")}
-        yield str(row.pop("pk")), {**row, **versions}
+    columns = {*_PROPOSED.values(), "state", "stage", "version", "pk", "reason"} - {"baseline", "candidate"}
+    named = {
+        "baseline__number": "baseline", "candidate__number": "candidate", "environment__name": "environment",
+        "workload__name": "workload", "reverts_id": "reverts",
+    }  # fmt: skip
+    for row in Rollout.objects.order_by("pk").values(*columns, *named).iterator():
+        others = {name: row.pop(column) for column, name in named.items()}
+        yield str(row.pop("pk")), {**row, **others}
 
 
 def _said_of_transitions(body: Mapping[str, Any]) -> Iterable[Said]:
@@ -166,7 +180,7 @@ def _said_of_contributors(body: Mapping[str, Any]) -> Iterable[Said]:
 
 def _contributors() -> Rows:
     for pk, people in Rollout.objects.order_by("pk").values_list("pk", "contributors").iterator():
-        for user_id in people:
+        for user_id in people if isinstance(people, list) else ():  # anything, if somebody wrote it by hand
             yield f"{user_id or 'unknown'} of {pk}", {}
 
 

@@ -12,9 +12,12 @@ from pathlib import Path
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import QuerySet
 
 from controlplane.audit import chain, log, notes
+from controlplane.audit.entries import is_readable
 from controlplane.audit.models import Checkpoint, Entry, Head
+from controlplane.audit.verify import UNREADABLE
 from controlplane.core import clock, signing
 from controlplane.core.actors import SYSTEM
 
@@ -38,11 +41,11 @@ def checkpoint_file() -> Path:
 def make() -> Checkpoint | None:
     """Sign the head if it moved since the last checkpoint. Concurrent calls create only one."""
     head = Head.objects.filter(pk=log.HEAD).first()
-    if head is None or not head.seq:
+    if head is None or not head.seq or not is_readable(head):
         return None
     with transaction.atomic():
         # A genuine checkpoint beyond the head covers entries that are gone, so it does not cover the present head.
-        bad = list(Checkpoint.objects.filter(seq__gte=head.seq))
+        bad = list(Checkpoint.objects.filter(seq__gte=head.seq).defer("at"))
         if any((row.seq, row.hash) == (head.seq, head.hash) and is_genuine(row, head.chain) for row in bad):
             _write_lost()
             return None  # the head is signed already
@@ -93,13 +96,17 @@ def _write_lost() -> None:
 
 
 def _lost() -> list[str]:
-    newest = list(Checkpoint.objects.order_by("-seq").values_list("note", flat=True)[:_LOOKED_BACK])
+    newest = [str(note) for note in _notes().order_by("-seq")[:_LOOKED_BACK]]
     tail = _tail()
     for place, note in enumerate(newest):
         if note in tail:  # usually only the newest is missing, and the whole file need not be read
             return newest[:place][::-1]
     text = file_text()
-    return [n for n in Checkpoint.objects.order_by("seq").values_list("note", flat=True) if n not in text]
+    return [str(note) for note in _notes().order_by("seq") if str(note) not in text]
+
+
+def _notes() -> "QuerySet[Checkpoint, str]":
+    return Checkpoint.objects.values_list("note", flat=True)
 
 
 def _tail() -> str:
@@ -118,14 +125,17 @@ def file_text() -> str:
 
 def is_genuine(row: Checkpoint, chain_id: str) -> bool:
     """Return whether Pointsman wrote this row: one note, signed, of this log, matching the columns."""
-    found = notes.read_all(row.note)
-    if len(found) != 1 or notes.rest(row.note):
+    try:
+        found = notes.read_all(row.note)
+        if len(found) != 1 or notes.rest(row.note):
+            return False
+        (note,) = found
+        said = (note.chain, note.seq, note.hash, note.at)
+        if said != (chain_id, row.seq, row.hash, chain.timestamp(row.at)):
+            return False
+        return notes.is_signed(note, signing.trusted_publics())
+    except UNREADABLE:
         return False
-    (note,) = found
-    said = (note.chain, note.seq, note.hash, note.at)
-    if said != (chain_id, row.seq, row.hash, chain.timestamp(row.at)):
-        return False
-    return notes.is_signed(note, signing.trusted_publics())
 
 
 def _told_of(bad: list[Checkpoint]) -> Head | None:

@@ -8,13 +8,13 @@ finding:
     unrecorded     a row that no entry describes
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from controlplane.audit import chain
-from controlplane.audit.verify import Finding
+from controlplane.audit.verify import UNREADABLE, Finding
 
 Values = Mapping[str, Any]
 Told = Mapping[str, Mapping[str, Values | None]]  # by kind and row
@@ -92,8 +92,21 @@ def _same(stored: Any, told: Any) -> bool:
         return False
 
 
+def _readable(subject: Subject, broken: list[Finding]) -> Iterator[tuple[str, Values]]:
+    """Yield the rows up to one that cannot be read, which no action wrote: it becomes a finding in `broken`."""
+    last = ""
+    try:
+        for name, row in subject.rows():
+            yield name, row
+            last = f" after {name}"
+    except UNREADABLE as error:
+        sentence = f"a row{last} cannot be read ({error}); mend it, then verify the rows that follow it"
+        broken.append(Finding("contradicted", 0, sentence, subject.kind))
+
+
 def _compared(subject: Subject, expected: dict[str, dict[str, Any] | None]) -> Iterable[Finding]:
-    for name, row in subject.rows():
+    broken: list[Finding] = []
+    for name, row in _readable(subject, broken):
         where = f"{subject.kind} {name}"
         values = expected.pop(name) if name in expected else subject.unsaid(name)
         if values is None:
@@ -113,8 +126,9 @@ def _compared(subject: Subject, expected: dict[str, dict[str, Any] | None]) -> I
                 f"{column} is {str(row[column])[:80]!r}; the log says {str(values[column])[:80]!r}",
                 where,
             )
+    yield from broken
     for name, values in expected.items():
-        if values is not None:
+        if values is not None and not broken:
             yield Finding(
                 "missing", 0, "the row is gone, but the log says that it exists", f"{subject.kind} {name}"
             )

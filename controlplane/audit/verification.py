@@ -4,11 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from controlplane.audit import chain, checkpoints, log, notes
-from controlplane.audit.entries import columns
+from controlplane.audit import chain, checkpoints, entries, log, notes
 from controlplane.audit.models import Checkpoint, Entry, Head
 from controlplane.audit.subjects import Witness
-from controlplane.audit.verify import Examination, Finding, StoredEntry, StoredHead
+from controlplane.audit.verify import UNREADABLE, Examination, Finding, StoredEntry, StoredHead
 from controlplane.core import signing
 
 _COLUMNS = {
@@ -36,7 +35,10 @@ def verify(
     """
     keys = [*signing.trusted_publics(), *other_keys]
     head = Head.objects.filter(pk=log.HEAD).first()
-    rows = list(Checkpoint.objects.order_by("seq", "pk"))
+    unreadable = []
+    if head is not None and not entries.is_readable(head):
+        unreadable, head = [Finding("altered", 0, "the head row cannot be read", "head")], None
+    rows = list(_checkpoints(unreadable))
     file = checkpoints.file_text() if with_file else ""
     known = _notes_of("".join(row.note for row in rows), file, *copies)
     witness = Witness()
@@ -49,6 +51,7 @@ def verify(
     for note in known:
         examination.compare_note(note, notes.is_signed(note, keys))
     findings = [
+        *unreadable,
         *examination.findings,
         *_rows_against_notes(rows),
         *(_rows_against_file(rows, file) if with_file else ()),
@@ -57,6 +60,18 @@ def verify(
     return Verified(
         list(dict.fromkeys(findings)), examination.count, examination.hash, rows[-1] if rows else None
     )
+
+
+def _checkpoints(unreadable: list[Finding]) -> Iterator[Checkpoint]:
+    """Yield the rows that can be read; the others become findings."""
+    for row in Checkpoint.objects.order_by("seq", "pk").defer("at"):
+        try:
+            notes.read_all(row.note), chain.timestamp(row.at), row.seq + 0  # each may hold anything in SQLite
+        except UNREADABLE as error:
+            sentence = f"its row cannot be read ({error})"
+            unreadable.append(Finding("altered", 0, sentence, f"checkpoint {row.seq}"))
+        else:
+            yield row
 
 
 def _chain_id(head: Head | None, known: Sequence[notes.Note]) -> str:
@@ -127,4 +142,4 @@ def _stored_entries() -> Iterator[StoredEntry]:
 
 
 def _all_columns(body: Mapping[str, Any]) -> dict[str, str]:
-    return columns(body) | {"at": body["ts"]}
+    return entries.columns(body) | {"at": body["ts"]}

@@ -23,6 +23,8 @@ Kind = Literal[
     "unrecorded",  # a row that no entry describes
     "contradicted",  # a row that differs from its entries
 ]
+# What reading a value raises that its column cannot hold: another shape of JSON, and anything at all in SQLite.
+UNREADABLE = (TypeError, ValueError, KeyError, AttributeError, ArithmeticError)
 RESUME = "audit.resume"  # action of an entry that continues the log after rows that Pointsman did not write
 
 
@@ -82,6 +84,13 @@ class Examination:
     # --- entries --------------------------------------------------------------------------------------
 
     def read(self, rows: Iterable[StoredEntry]) -> None:
+        try:
+            self._read(rows)
+        except UNREADABLE as error:
+            sentence = f"its row cannot be read ({error}); mend it, then verify those that follow it"
+            self._add_finding("altered", self.last + 1, sentence)
+
+    def _read(self, rows: Iterable[StoredEntry]) -> None:
         for row in rows:
             self.count += 1
             body = _parsed(row.body)

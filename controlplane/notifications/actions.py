@@ -186,7 +186,10 @@ def review(opened: BreakGlass, *, actor: Actor, reason: str) -> BreakGlass:
 def receiver_fields(receiver: Receiver) -> dict[str, Any]:
     """Return a receiver's fields for the audit log, with fingerprints instead of secrets."""
     names = ("name", "kind", "address", "events", "environments", "enabled")
-    kept = [{"fingerprint": secret["fingerprint"], "until": secret["until"]} for secret in receiver.secrets]
+    try:
+        kept = [{name: secret[name] for name in ("fingerprint", "until")} for secret in receiver.secrets]
+    except (TypeError, KeyError):  # somebody wrote them by hand
+        kept = [{"fingerprint": secrets.fingerprint(str(receiver.secrets)), "until": None}]
     sealed = secrets.fingerprint(receiver.sealed_address) if receiver.sealed_address else ""
     return {name: getattr(receiver, name) for name in names} | {"secrets": kept, "sealed_address": sealed}
 

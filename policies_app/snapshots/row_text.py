@@ -23,7 +23,11 @@ def differences(row: Assignment, prices: Prices) -> list[str]:
     stored, kept = _parsed(row.fragment), _parsed(row.prices)
     if stored is None or kept is None:
         return ["no JSON"]
-    wrong = _differing(stored, json.loads(build.fragment(row)))
+    try:
+        built = json.loads(build.fragment(row))
+    except (ValueError, TypeError):
+        return ["its version, which is no JSON"]
+    wrong = _differing(stored, built)
     wrong += [f"price of {name}" for name, said in kept.items() if _is_other_price(said, prices.get(name))]
     return wrong
 

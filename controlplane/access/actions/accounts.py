@@ -39,7 +39,9 @@ def person_fields(user: User) -> dict[str, Any]:
 
 def _of_factor(row: Authenticator) -> str:
     """Return a factor's fingerprint, without what its use changes (the remaining recovery codes)."""
-    lasting = {name: value for name, value in row.data.items() if name != "used_mask"}
+    lasting = row.data
+    if isinstance(lasting, dict):  # always, unless somebody wrote it by hand
+        lasting = {name: value for name, value in lasting.items() if name != "used_mask"}
     return _fingerprint("second_factor", json.dumps(lasting, sort_keys=True))
 
 

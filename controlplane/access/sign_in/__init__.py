@@ -11,4 +11,5 @@ invited         the invitation that a browser opened
 company         the company's identity provider (OpenID Connect)
 frames          the console's layout for these pages
 entrance        pages for visitors; `own_account`: pages for one's own account; `urls`: their URLs
+own_password    the form for a new password
 """

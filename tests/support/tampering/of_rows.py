@@ -221,6 +221,19 @@ OF_ROWS: dict[str, Change] = {
     "rollout: its baseline": column_of(Rollout, "baseline_id", rollout_label, _version_but),
     "rollout: a contributor gone": contributor_gone,
     "rollout: a contributor more": contributor_more,
+    "rollout: its reason": column_of(Rollout, "reason", rollout_label, text),
+    "rollout: its environment": column_of(
+        Rollout,
+        "environment_id",
+        rollout_label,
+        lambda rng, v: Environment.objects.exclude(pk=v).order_by("pk")[0].pk,
+    ),
+    "rollout: what it reverts": column_of(
+        Rollout,
+        "reverts_id",
+        rollout_label,
+        lambda rng, v: Rollout.objects.exclude(pk=v).order_by("pk")[0].pk,
+    ),
     "rollout: gone": row_gone(Rollout, rollout_label),
     **{
         f"transition: its {column}": column_of(Transition, column, transition_label, text)

@@ -33,6 +33,7 @@ class Command(BaseCommand):
         create.add_argument("--workload", action="append", default=[], help="limit it to these workloads")
         create.add_argument("--user", default="", help="the person that an admin key acts for")
         create.add_argument("--days", type=int, help="days until it expires (default: never)")
+        create.add_argument("--reason", default="Created by a command on the server.")
         revoke = what.add_parser("revoke", help="revoke a key")
         revoke.add_argument("key_id")
         revoke.add_argument("--reason", required=True)
@@ -60,6 +61,7 @@ class Command(BaseCommand):
             scopes=options["scope"],
             workloads=options["workload"],
             expires_at=None if days is None else clock.now() + timedelta(days=days),
+            reason=options["reason"],
         )
         self.stdout.write(text)
 
