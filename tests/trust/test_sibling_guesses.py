@@ -3,12 +3,15 @@
 from typing import Any
 
 import pytest
+from allauth.mfa.totp.internal.auth import TOTP, format_hotp_value, hotp_value
 from django.contrib.auth.models import User
 from django.core.cache import cache
 from django.core.management import call_command
 from django.test import Client
+from django.utils import timezone
 
 from controlplane.audit.models import Entry
+from controlplane.audit.refusals import EACH
 
 pytestmark = pytest.mark.django_db
 RIGHT = "a long enough word"
@@ -53,3 +56,40 @@ def test_a_key_by_the_command_takes_a_reason(capsys: pytest.CaptureFixture[str])
     reasons = Entry.objects.filter(action="key.issue").order_by("seq").values_list("reason", flat=True)
     assert list(reasons) == ["for the nightly report", "Created by a command on the server."]
     assert "pma_" in capsys.readouterr().out
+
+
+def test_codes_cannot_be_guessed_in_a_stolen_session_either(stolen: Client) -> None:
+    """The guesses at the sign-in and those at a confirmation are of one count."""
+    TOTP.activate(User.objects.get(), "JBSWY3DPEHPK3PXP")
+    other = Client()
+    other.post("/console/login/", {"username": "maria", "password": RIGHT})
+    for number in range(3):
+        other.post("/console/login/second-factor/", {"code": f"{number:06}"})
+        stolen.post("/console/account/confirm-code/", {"code": f"{number:06}"})
+    assert len(refusals()) == 5  # the sixth was not looked at
+    right = format_hotp_value(hotp_value("JBSWY3DPEHPK3PXP", int(timezone.now().timestamp()) // 30))
+    stolen.post("/console/account/confirm-code/", {"code": right})
+    assert stolen.get("/console/account/totp/off/").status_code == 302  # it still asks
+    other.post("/console/login/second-factor/", {"code": right})
+    assert other.get("/console/").status_code == 302
+
+
+@pytest.mark.parametrize("path", ["password/reset/", "login/code/", "signup/", "account/password/set/"])
+def test_no_other_door_leads_in(path: str, stolen: Client) -> None:
+    """No password by mail, no code by mail, no account of one's own."""
+    for client in (Client(), stolen):
+        answer = client.post(
+            f"/console/{path}", {"email": "maria@example.org", "password1": "another long 7"}
+        )
+        assert answer.status_code in (302, 403, 404)
+        assert "/console/login/" in answer.headers.get("Location", "/console/login/")
+    assert User.objects.get().check_password(RIGHT)
+
+
+def test_guesses_at_invitations_are_folded_into_a_count() -> None:
+    client = Client()
+    for number in range(30):
+        client.get(f"/console/invitation/{number:064x}/")
+        assert client.post("/console/invitation/", {"username": "me"}).status_code == 410
+    assert len(refusals()) == EACH
+    assert not User.objects.exists()
