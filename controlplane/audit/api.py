@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import msgspec
 from django.db.models import QuerySet
 from django.http.response import HttpResponseBase
 from django.urls import path
@@ -14,7 +13,7 @@ from rest_framework.response import Response
 
 from controlplane.access import permissions
 from controlplane.access.models import Role
-from controlplane.audit import exports, verification
+from controlplane.audit import entries, exports, verification
 from controlplane.audit.models import Entry
 from controlplane.core.actors import Actor
 from controlplane.core.errors import InvalidInput, NotFound
@@ -25,8 +24,7 @@ class EntrySerializer(serializers.BaseSerializer[Entry]):
     """An entry as it was hashed, with its hashes."""
 
     def to_representation(self, entry: Entry) -> dict[str, Any]:
-        body = msgspec.json.decode(bytes(entry.body))
-        return {**body, "hash": entry.hash, "prev_hash": entry.prev_hash}
+        return {**entries.body_of(entry), "hash": entry.hash, "prev_hash": entry.prev_hash}
 
 
 _FILTERS = (

@@ -117,6 +117,36 @@ def columns(body: Mapping[str, Any]) -> dict[str, str]:
     return {name: value[: _LENGTHS.get(name)] for name, value in values.items()}
 
 
+def body_of(entry: Entry) -> dict[str, Any]:
+    """Return an entry's content, to show it. Of one that somebody else wrote, what its columns say."""
+    try:
+        body = json.loads(bytes(entry.body))
+    except (ValueError, TypeError, RecursionError):
+        body = None
+    names = ("action", "environment", "workload", "reason", "outcome")
+    shown = {
+        "v": chain.VERSION,
+        "chain": "",
+        "seq": entry.seq,
+        "ts": chain.timestamp(entry.at),
+        "actor": {
+            "kind": entry.actor_kind, "id": entry.actor_id, "label": entry.actor_label, "user_id": None,
+        },
+        "target": {"kind": entry.target_kind, "id": entry.target_id},
+        **{name: getattr(entry, name) for name in names},
+        **dict.fromkeys(("before_sha256", "after_sha256", "evidence", "approvals")),
+        **dict.fromkeys(("request_id", "source"), ""),
+        "diff": [],
+    }  # fmt: skip
+    return shown | body if isinstance(body, dict) and _is_diff(body.get("diff")) else shown
+
+
+def _is_diff(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(change, dict) and isinstance(change.get("path"), str) for change in value
+    )
+
+
 _LENGTHS = {field.name: field.max_length for field in Entry._meta.fields}
 
 

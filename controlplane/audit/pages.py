@@ -11,6 +11,7 @@ from django.urls import path, reverse
 from controlplane.access import permissions
 from controlplane.access.models import Role
 from controlplane.audit import exports, sentences, verification
+from controlplane.audit.entries import body_of
 from controlplane.audit.log import HEAD
 from controlplane.audit.models import Checkpoint, Entry, Head
 from controlplane.core.errors import NotFound
@@ -129,7 +130,7 @@ def entry_page(request: HttpRequest, seq: int) -> HttpResponse:
     entry = visible(request).defer(None).filter(seq=seq).first()
     if entry is None:
         raise NotFound(f"There is no audit entry {seq}, or you may not see it.")
-    body = json.loads(bytes(entry.body))
+    body = body_of(entry)
     ((_, sentence),) = sentences.told([entry])
     changed = differences(body)
     told = [each for each in changed if each["kind"] != "added" or each["after"] not in _NOTHING]

@@ -18,6 +18,8 @@ from controlplane.core.actors import SYSTEM
 from policies_app import actions
 from policies_app.models import Assignment
 from tests.support import append_only
+from tests.support.callers import Caller
+from tests.support.people import logged_in
 from tests.support.tampering.draws import sql
 from tests.support.tampering.instance import instance, undone
 
@@ -107,3 +109,24 @@ def test_a_log_that_cannot_be_read_is_found_and_goes_on(
     assert Entry.objects.filter(pk__gt=newest, action="assignment.pin").exists()
     assert checkpoints.make() is not None
     assert found()
+
+
+@pytest.mark.parametrize(
+    "body", [b"x", b"{}", b"[]", b'{"diff":[]}', b"\xff", b'{"diff":[3]}', b'{"diff":[{"path":1}],"seq":0}']
+)
+def test_an_entry_that_is_none_can_be_looked_at(body: bytes) -> None:
+    """An auditor opens what the verification named: its columns are shown, and the rest of the list."""
+    call, client = Caller("admin"), logged_in("root", "admin")
+    Entry.objects.filter(seq=2).update(body=body)
+    for path in ("audit?seq=2", "audit/2"):
+        assert call("GET", path).status_code == 200
+    shown = call("GET", "audit/2").json()
+    assert (shown["seq"], shown["diff"], shown["target"]["kind"]) == (
+        2,
+        [],
+        Entry.objects.get(seq=2).target_kind,
+    )
+    for path in ("audit/", "audit/2/"):
+        client.raise_request_exception = False
+        assert client.get(f"/console/{path}").status_code == 200
+    assert any(finding.startswith("entry 2:") for finding in found())
