@@ -42,7 +42,7 @@ class VersionForm(forms.Form):
         ),
     )
     # The newest version when the editor was opened, to detect a version saved by somebody else since.
-    newest = forms.IntegerField(required=False, widget=forms.HiddenInput)
+    newest = forms.IntegerField(required=False, max_value=2**31 - 1, widget=forms.HiddenInput)
     note = forms.CharField(
         required=False,
         max_length=400,

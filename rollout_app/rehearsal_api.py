@@ -25,7 +25,9 @@ class TriedInput(serializers.Serializer[Any]):
     """The versions to try, and a draft that is not a version yet."""
 
     versions = serializers.ListField(
-        child=serializers.IntegerField(min_value=1), required=False, max_length=waiting.MOST_COMPARED
+        child=serializers.IntegerField(min_value=1, max_value=2**31 - 1),
+        required=False,
+        max_length=waiting.MOST_COMPARED,
     )
     draft = serializers.CharField(
         required=False,

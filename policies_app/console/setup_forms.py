@@ -67,7 +67,7 @@ class VersionedForm(forms.ModelForm):  # type: ignore[type-arg]  # a mixin for f
     """A form of a row that people edit. For an existing row it returns the changes and the version they are based
     on."""
 
-    expected = forms.IntegerField(required=False, widget=forms.HiddenInput)
+    expected = forms.IntegerField(required=False, max_value=2**31 - 1, widget=forms.HiddenInput)
     reason = REASON
     stale = False
 

@@ -21,7 +21,7 @@ class RolloutReasonForm(forms.Form):
         ),
         help_text="Kept in the audit log with your name.",
     )
-    seen = forms.IntegerField(widget=forms.HiddenInput)
+    seen = forms.IntegerField(max_value=2**31 - 1, widget=forms.HiddenInput)
 
 
 class ApproveForm(RolloutReasonForm):

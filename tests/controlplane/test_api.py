@@ -322,6 +322,35 @@ def test_the_schema_describes_every_endpoint(client: Client) -> None:
     assert {"/api/v1/audit/{seq}", "/api/v1/keys", "/api/v1/memberships", "/api/v1/teams"} <= set(paths)
 
 
+def test_every_integer_of_a_request_has_a_maximum(client: Client) -> None:
+    """A database's integer ends at 2**63: a larger one in a query raised, and was answered with a 500."""
+    document = client.get("/api/v1/schema").json()
+    unbounded = []
+
+    def walk(schema: Any, place: str, seen: tuple[str, ...] = ()) -> None:
+        if isinstance(schema, list):
+            for part in schema:
+                walk(part, place, seen)
+        if not isinstance(schema, dict) or schema.get("readOnly"):
+            return
+        if (ref := schema.get("$ref")) and ref not in seen:
+            walk(document["components"]["schemas"][ref.rpartition("/")[2]], place, (*seen, ref))
+        if schema.get("type") == "integer" and not (
+            "maximum" in schema or "enum" in schema or "const" in schema
+        ):
+            unbounded.append(place)
+        for name, part in schema.get("properties", {}).items():
+            walk(part, f"{place}.{name}", seen)
+        for name in ("items", "additionalProperties", "oneOf", "anyOf", "allOf"):
+            walk(schema.get(name), place, seen)
+
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            for media in operation.get("requestBody", {}).get("content", {}).values():
+                walk(media["schema"], f"{method} {path}")
+    assert sorted(set(unbounded)) == []
+
+
 def test_every_answer_carries_its_request_id(call: Caller) -> None:
     assert call("GET", "teams", **{"X-Request-ID": "abc-1"})["X-Request-ID"] == "abc-1"
     forged = call("GET", "teams", **{"X-Request-ID": "a b{}"})["X-Request-ID"]

@@ -23,7 +23,7 @@ class PlanForm(forms.Form):
     reason = forms.CharField(
         required=False, max_length=2_000, help_text="Kept in the audit log with your name."
     )
-    expected = forms.IntegerField(required=False, widget=forms.HiddenInput)
+    expected = forms.IntegerField(required=False, max_value=2**31 - 1, widget=forms.HiddenInput)
 
 
 class StageForm(forms.Form):
