@@ -149,12 +149,17 @@ def _mirrored(mirror: MirrorSums) -> list[tuple[str, str]]:
     return [
         (
             f"Success on {count(mirror.n)} mirrored tasks",
-            f"{points((won - lost) / mirror.n)} ({points(low)} to {points(high)}; exact test p = "
-            f"{exact_p(lost, won):.2g})",
+            f"{points((won - lost) / mirror.n)} ({points(low)} to {points(high)}; exact test p "
+            f"{_p_value(exact_p(lost, won))})",
         ),
         ("Spent on mirrors", spent),
         *stopped,
     ]
+
+
+def _p_value(p: float) -> str:
+    """An exact test never gives 0, although the figure may be too small to store."""
+    return "< 0.0001" if p < 1e-4 else f"= {p:.2g}"
 
 
 def _mirrors_stopped(mirror: MirrorSums) -> list[tuple[str, str]]:

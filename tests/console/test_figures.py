@@ -9,7 +9,8 @@ from django.utils import timezone
 
 from controlplane.web import display
 from rollout_app.console.charts import LineChart, interval_picture
-from rollout_app.console.presenters import figure_writer
+from rollout_app.console.presenters import _mirrored, figure_writer
+from rollout_app.engine.evidence import MirrorSums
 
 
 @pytest.mark.parametrize(
@@ -121,3 +122,12 @@ def test_an_interval_is_clipped_but_its_estimate_is_not() -> None:
 def test_an_interval_without_width_is_drawn() -> None:
     drawn = interval_picture(0.0, 0.0, 0.0, zero=None, margin=0.0)
     assert math.isfinite(drawn.estimate)
+
+
+@pytest.mark.parametrize(
+    ("won", "lost", "shown"), [(9_000, 0, "p < 0.0001"), (3, 3, "p = 1)"), (8, 1, "p = 0.039")]
+)
+def test_an_exact_test_never_shows_zero(won: int, lost: int, shown: str) -> None:
+    """A test on 90,000 mirrored tasks said "p = 0"."""
+    sums = MirrorSums(n=10_000, both=500, only_candidate=won, only_baseline=lost, neither=500 - lost)
+    assert shown in _mirrored(sums)[0][1]
