@@ -239,7 +239,7 @@ def test_a_text_is_tried_next_to_the_editor_before_it_is_saved(
     page.fill("#playground_request", '{"prompt_tokens": 5}')
     page.click("button:has-text('Decide')")
     expect(page.locator("#tried-playground")).to_contain_text("draft")
-    expect(page.locator("#tried-playground")).to_contain_text("rule heavy holds")
+    expect(page.locator("#tried-playground")).to_contain_text("rule heavy matches")
     page.click("summary:has-text('Backtest')")
     page.click("button:has-text('Run the backtest')")
     expect(page.locator("#tried-backtest [role=alert]")).to_contain_text("Choose a file")
