@@ -67,12 +67,10 @@ _PROPOSED = {
 def _said_of_rollouts(body: Mapping[str, Any]) -> Iterable[Said]:
     if body["action"] == "rollout.draft":
         told = subjects.replayed(body["diff"])
-        yield body["target"]["id"], {"state": "draft", "stage": 0} | _proposed(told)
+        yield body["target"]["id"], {"state": "draft"} | _proposed(told)
     elif _is_move(body):
         told = subjects.replayed(body["diff"])
         said: dict[str, Any] = {name: told[name] for name in ("state", "stage", "version") if name in told}
-        if told["version"] == 2:  # its first move; a rollout begins at version 1, in its first stage
-            said.setdefault("stage", 0)
         fixed = body["evidence"]
         if body["action"] in (*PROPOSING, "rollout.revert") and isinstance(fixed, dict):
             said |= _proposed(fixed)
@@ -82,11 +80,11 @@ def _said_of_rollouts(body: Mapping[str, Any]) -> Iterable[Said]:
 
 
 def _said_at_its_beginning(body: Mapping[str, Any], told: subjects.Told) -> Iterable[Said]:
-    """Describe what never changes: where it is, why it was proposed, and what it takes back."""
+    """Describe what its first entry implies: where it is, why it was proposed, what it takes back, its first stage."""
     begun = (*PROPOSING, "rollout.revert")
     if body["action"] not in begun or told.get("rollout", {}).get(body["target"]["id"]):
         return
-    said = {name: body[name] for name in ("environment", "workload", "reason")} | {"reverts": None}
+    said = {name: body[name] for name in ("environment", "workload", "reason")} | {"reverts": None, "stage": 0}
     if body["action"] == "rollout.revert":
         said["reverts"] = body["evidence"].get("reverts", subjects.UNSAID)
     yield body["target"]["id"], said

@@ -70,7 +70,7 @@ class Witness:
             return
         for subject in _registered.values():
             try:
-                told = [*subject.said(body), *subject.implied(body, self.expected)]
+                told = [*subject.implied(body, self.expected), *subject.said(body)]
             except (KeyError, TypeError, AttributeError, ValueError):
                 continue  # a malformed entry is reported elsewhere
             known = self.expected.setdefault(subject.kind, {})
