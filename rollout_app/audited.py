@@ -84,7 +84,10 @@ def _said_at_its_beginning(body: Mapping[str, Any], told: subjects.Told) -> Iter
     begun = (*PROPOSING, "rollout.revert")
     if body["action"] not in begun or told.get("rollout", {}).get(body["target"]["id"]):
         return
-    said = {name: body[name] for name in ("environment", "workload", "reason")} | {"reverts": None, "stage": 0}
+    said = {name: body[name] for name in ("environment", "workload", "reason")} | {
+        "reverts": None,
+        "stage": 0,
+    }
     if body["action"] == "rollout.revert":
         said["reverts"] = body["evidence"].get("reverts", subjects.UNSAID)
     yield body["target"]["id"], said
