@@ -142,6 +142,11 @@ def points(difference: float) -> str:
     return signed(f"{abs(difference) * 100:.1f}{THIN}points", round(difference, 3))
 
 
+def p_value(p: float) -> str:
+    """A test never gives exactly 0, although the figure may be too small to store."""
+    return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
+
+
 def signed(text: str, value: float) -> str:
     """Put the sign directly before the figure: `over +1,000 %`."""
     figure = text.removeprefix(_OVER)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -133,7 +133,9 @@ def _of_days(rollout: Rollout, days: Sequence[date]) -> dict[int, dict[str, ArmF
     for row in rows.annotate(**{f"{n}_": Sum(n) for n in _SUMS if n != "ungraded"}):
         sums: dict[str, Any] = dict(row)
         sums["ungraded_"] = sums["tasks_"] - sums["successes_"] - sums["failures_"]
-        found.setdefault(int(_midnight(sums["day"]).timestamp()), {})[sums["arm"]] = ArmFigures.of_row(sums)
+        found.setdefault(int(reading.midnight(sums["day"]).timestamp()), {})[sums["arm"]] = ArmFigures.of_row(
+            sums
+        )
     return found
 
 
@@ -141,15 +143,11 @@ def _outside(days: Sequence[date]) -> Q:
     """The minutes of other days: a rollout's rolled up days follow each other but for a few."""
     if not days:
         return Q()
-    outside = Q(minute__lt=_midnight(days[0])) | Q(minute__gte=_midnight(days[-1]) + _DAY)
+    outside = Q(minute__lt=reading.midnight(days[0])) | Q(minute__gte=reading.midnight(days[-1]) + _DAY)
     for before, after in pairwise(days):
         if after - before > _DAY:
-            outside |= Q(minute__gte=_midnight(before) + _DAY, minute__lt=_midnight(after))
+            outside |= Q(minute__gte=reading.midnight(before) + _DAY, minute__lt=reading.midnight(after))
     return outside
-
-
-def _midnight(day: date) -> datetime:
-    return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
 def _of_minutes(rows: QuerySet[ArmTotals], seconds: int) -> dict[int, dict[str, ArmFigures]]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from controlplane.web.display import NONE, THIN, count, money, percent, points, share, signed, span
+from controlplane.web.display import NONE, THIN, count, money, p_value, percent, points, share, signed, span
 from rollout_app.console.charts import IntervalPicture, interval_picture
 from rollout_app.console.kept_sums import kept_slots
 from rollout_app.engine.evidence import SHARE_ALL, MirrorSums, Stage
@@ -149,17 +149,12 @@ def _mirrored(mirror: MirrorSums) -> list[tuple[str, str]]:
     return [
         (
             f"Success on {count(mirror.n)} mirrored tasks",
-            f"{points((won - lost) / mirror.n)} ({points(low)} to {points(high)}; exact test p "
-            f"{_p_value(exact_p(lost, won))})",
+            f"{points((won - lost) / mirror.n)} ({points(low)} to {points(high)}; exact test "
+            f"{p_value(exact_p(lost, won))})",
         ),
         ("Spent on mirrors", spent),
         *stopped,
     ]
-
-
-def _p_value(p: float) -> str:
-    """An exact test never gives 0, although the figure may be too small to store."""
-    return "< 0.0001" if p < 1e-4 else f"= {p:.2g}"
 
 
 def _mirrors_stopped(mirror: MirrorSums) -> list[tuple[str, str]]:

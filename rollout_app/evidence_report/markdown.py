@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from controlplane.web.display import NONE, count, money, percent, points, share, signed
+from controlplane.web.display import NONE, count, money, p_value, percent, points, share, signed
 
 Document = Mapping[str, Any]
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|<>~])")
@@ -117,7 +117,7 @@ def _shadow(shadow: Document | None) -> Iterator[str]:
         between = f"{points(mirror['low'])} to {points(mirror['high'])}"
         yield (
             f"- {count(mirror['tasks'])} mirrored tasks: success {points(mirror['difference'])} ({between}; "
-            f"exact paired test p = {mirror['p_value']:.2g}); spent {_money(mirror['spent_nusd'])}"
+            f"exact paired test {p_value(mirror['p_value'])}); spent {_money(mirror['spent_nusd'])}"
         )
     yield ""
 

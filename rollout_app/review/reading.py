@@ -215,7 +215,7 @@ def _is_in(span: Span, whole: Span) -> bool:
 
 
 def _of_day(day: date) -> Span:
-    return _midnight(day), _midnight(day) + DAY
+    return midnight(day), midnight(day) + DAY
 
 
 def _ready_hours(states: QuerySet[HourState], gaps: Sequence[Span]) -> list[Span]:
@@ -233,7 +233,7 @@ def _ready_days(
     environment: Environment, workload: Workload, start: datetime, end: datetime, dirty: set[date]
 ) -> list[date]:
     first, last = start.astimezone(UTC), end.astimezone(UTC)
-    begin = first.date() if first == _midnight(first.date()) else first.date() + DAY
+    begin = first.date() if first == midnight(first.date()) else first.date() + DAY
     done = DayState.objects.filter(
         environment=environment, workload=workload, day__gte=begin, day__lt=last.date()
     )
@@ -250,7 +250,8 @@ def _gaps(start: datetime, end: datetime, taken: Iterable[Span]) -> Iterator[Spa
         yield start, end
 
 
-def _midnight(day: date) -> datetime:
+def midnight(day: date) -> datetime:
+    """Return the start of a day, in UTC."""
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
