@@ -106,5 +106,5 @@ def test_it_needs_no_catalogue_if_the_file_has_costs(
 
 def test_a_binary_policy_is_refused(tmp_path: Path) -> None:
     (tmp_path / "policy.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(CommandError, match="not UTF-8"):
+    with pytest.raises(CommandError, match="byte 0 is not valid UTF-8"):
         answered(str(tmp_path / "policy.yaml"), "--tasks", "gsm8k")
