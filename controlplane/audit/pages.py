@@ -102,26 +102,33 @@ def entries(request: HttpRequest) -> HttpResponse:
         "rows": rows,
         "listed": listed,
         "narrowed": narrowed,
-        "options": _options(request),
+        **_suggestions(request),
     }
     return page(request, "audit/entries.html", context, title="Audit")
 
 
-_MOST_OPTIONS = 200
+_MOST_OPTIONS, _OF_THE_NEWEST = 200, 2_000
+_SUGGESTED = {
+    "audit-people": "actor_label",
+    "audit-environments": "environment",
+    "audit-workloads": "workload",
+}
 
 
-def _options(request: HttpRequest) -> dict[str, list[tuple[str, str]]]:
-    """Return the filter's suggestions: datalist id → (value, label) pairs."""
-    seen = visible(request).order_by()
-
-    def distinct(column: str) -> list[tuple[str, str]]:
-        found = seen.exclude(**{column: ""}).values_list(column, flat=True).distinct().order_by(column)
-        return [(value, value) for value in found[:_MOST_OPTIONS]]
-
+def _suggestions(request: HttpRequest) -> dict[str, Any]:
+    """Return the filter's suggestions, `options`: datalist id → values. `limits`: what they were taken from, if there
+    may be more. Listing every value would read the whole log.
+    """
+    newest = list(visible(request).values_list(*_SUGGESTED.values())[:_OF_THE_NEWEST])
+    found = {
+        name: list(dict.fromkeys(row[at] for row in newest if row[at])) for at, name in enumerate(_SUGGESTED)
+    }
+    is_limited = len(newest) == _OF_THE_NEWEST or any(
+        len(values) > _MOST_OPTIONS for values in found.values()
+    )
     return {
-        "audit-people": distinct("actor_label"),
-        "audit-environments": distinct("environment"),
-        "audit-workloads": distinct("workload"),
+        "options": {name: sorted(values[:_MOST_OPTIONS]) for name, values in found.items()},
+        "limits": {"entries": _OF_THE_NEWEST, "each": _MOST_OPTIONS} if is_limited else None,
     }
 
 

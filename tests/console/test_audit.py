@@ -7,6 +7,7 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
+from controlplane.audit import pages
 from controlplane.audit.models import Entry
 from controlplane.core.actors import SYSTEM
 from controlplane.notifications.actions import add_receiver
@@ -85,6 +86,21 @@ def test_it_is_paged_with_few_queries(
     assert "?action=environment.edit&amp;page=2" in first
     assert "51–60 of 60" in text(client.get(LIST, {"action": "environment.edit", "page": "2"}))
     assert client.get(LIST, {"page": "x"}).status_code == 200
+
+
+@pytest.mark.parametrize(("newest", "each"), [(2, 200), (2_000, 1)])
+def test_suggestions_come_from_the_newest_entries_and_it_says_so(
+    people: People, monkeypatch: pytest.MonkeyPatch, newest: int, each: int
+) -> None:
+    for name in ("alpha", "beta", "gamma"):
+        builders.environment(name)
+    client = people("tom", "viewer")
+    assert "Names are suggested from" not in text(client.get(LIST))
+    monkeypatch.setattr(pages, "_OF_THE_NEWEST", newest)
+    monkeypatch.setattr(pages, "_MOST_OPTIONS", each)
+    page = text(client.get(LIST))
+    assert f"from the newest {newest:,} entries, at most {each} of each kind" in page
+    assert '<option value="gamma">' in page and '<option value="alpha">' not in page
 
 
 def test_an_entry_shows_before_and_after(people: People, summaries: Workload) -> None:

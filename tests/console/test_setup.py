@@ -13,7 +13,7 @@ from controlplane.access.models import Key
 from controlplane.audit.models import Entry
 from controlplane.core.actors import SYSTEM
 from policies_app import actions
-from policies_app.models import Environment, Model, Workload
+from policies_app.models import Assignment, Environment, Model, Workload
 from rollout_app.apps import _save_plans
 from rollout_app.models import GuardrailOverride, Plan, Rollout
 from tests.support import builders
@@ -355,11 +355,11 @@ def test_stages_can_be_added_and_removed_without_scripts(people: People) -> None
 def test_the_picture_shows_the_duration_at_the_traffic_of_a_workload(
     people: People, summaries: Workload, production: Environment
 ) -> None:
-    from rollout_app.models import ArmTotals
+    from rollout_app.models import OutcomeBucket
 
     now = timezone.now().replace(second=0, microsecond=0)
-    ArmTotals.objects.bulk_create(
-        ArmTotals(
+    OutcomeBucket.objects.bulk_create(
+        OutcomeBucket(
             environment=production, workload=summaries, arm="baseline", version=1, tasks=100, successes=92,
             failures=8, minute=now - timedelta(minutes=n),
         )
@@ -390,6 +390,21 @@ def test_a_plan_is_edited_at_the_shown_version_and_removed(people: People) -> No
         == 302
     )
     assert not Plan.objects.filter(name="standard").exists()
+
+
+def test_the_plan_form_needs_as_many_queries_for_many_workloads(
+    people: People, production: Environment, django_assert_max_num_queries: Any
+) -> None:
+    _save_plans("default")
+    for number in range(30):
+        builders.served(production, builders.workload(f"workload-{number}"))
+    chosen = Assignment.objects.get(workload__name="workload-7")
+    client = people("maria", "editor")
+    address = reverse("console:edit_plan", args=["standard"])
+    with django_assert_max_num_queries(16):
+        page = text(client.get(address, {"at": chosen.pk}))
+    assert f'<option value="{chosen.pk}" selected>workload-7 in production</option>' in page
+    assert page.count(" in production</option>") == 30 and ">nobody yet</option>" in page
 
 
 # --- guardrails ---------------------------------------------------------------------------------------

@@ -1,9 +1,13 @@
 """Forms of the plan builder: the plan's name and description, and one form per stage."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from django import forms
+from django.db.models import QuerySet
+from django.forms.utils import flatatt
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString, mark_safe
 
 from policies_app.models import Assignment
 from rollout_app.engine.evidence import SHARE_ALL
@@ -105,14 +109,29 @@ def _plain(percent: float) -> float | int:
     return int(percent) if percent == int(percent) else percent
 
 
+class LongSelect(forms.Select):
+    """A select for thousands of options: Django's renders a template for each one."""
+
+    def render(self, name: str, value: Any, attrs: Any = None, renderer: Any = None) -> SafeString:
+        chosen = "" if value is None else str(value)
+        rows = (
+            (key, mark_safe(" selected") if str(key) == chosen else "", label) for key, label in self.choices
+        )
+        options = format_html_join("", '<option value="{}"{}>{}</option>', rows)
+        shown = flatatt({**self.attrs, **(attrs or {}), "name": name})
+        return format_html("<select{}>{}</select>", shown, options)
+
+
 class TrafficForm(forms.Form):
     """Chooses the traffic for which the expected length is estimated."""
 
     at = forms.ModelChoiceField(
-        Assignment.objects.none(), required=False, label="At the traffic of", empty_label="nobody yet"
+        Assignment.objects.none(), required=False, label="At the traffic of", widget=LongSelect
     )
 
-    def __init__(self, assignments: Any, *args: Any, **options: Any) -> None:
+    def __init__(self, assignments: QuerySet[Assignment], *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.fields["at"].queryset = assignments  # type: ignore[attr-defined]
-        self.fields["at"].label_from_instance = lambda a: f"{a.workload.name} in {a.environment.name}"  # type: ignore[attr-defined]
+        field = cast("forms.ModelChoiceField[Assignment]", self.fields["at"])
+        field.queryset = assignments
+        rows = assignments.values_list("pk", "workload__name", "environment__name")
+        field.choices = [("", "nobody yet"), *((pk, f"{workload} in {name}") for pk, workload, name in rows)]

@@ -7,7 +7,7 @@ from django.db.models import Max, Min, Sum
 
 from controlplane.core import clock
 from policies_app.models import Assignment
-from rollout_app.models import ArmTotals
+from rollout_app.models import OutcomeBucket
 
 _DAY = timedelta(days=1)
 
@@ -24,7 +24,8 @@ class TrafficFigures:
 
 def traffic(assignment: Assignment) -> TrafficFigures:
     since = clock.now() - _DAY
-    rows = ArmTotals.objects.filter(
+    # The key of these starts with the minute; that of an arm's totals would read all its minutes, however old.
+    rows = OutcomeBucket.objects.filter(
         environment=assignment.environment_id, workload=assignment.workload_id, minute__gte=since
     )
     sums = rows.aggregate(
