@@ -202,7 +202,7 @@ def _plans() -> Rows:
 
 def _plan_of_new_databases(name: str) -> Mapping[str, Any] | None:
     saved = plans.SAVED.get(name)
-    return saved and {"stages": _filled(saved[1]), "version": 1}
+    return saved and {"description": saved[0], "stages": _filled(saved[1]), "version": 1}
 
 
 def _filled(stages: Any) -> Any:

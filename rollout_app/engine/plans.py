@@ -42,30 +42,30 @@ _TRIAL = [
     asdict(Stage("full", share_pcm=SHARE_ALL, tolerance=5.0)),
 ]
 
-# `audit verify` compares unchanged saved plans with these: if you change stages here, migrate the rows that
-# still hold the old ones.
+# `audit verify` compares unchanged saved plans with these: if you change one, add a data migration like 0011 for the
+# rows that still hold the old one.
 SAVED: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "cautious": (
-        "Shadow, then 1, 5, 25, 50, 95 % and full: for work where each bad answer costs.",
+        "Shadow, then 1, 5, 25, 50 and 95 % before full. For workloads where every wrong answer is expensive.",
         [_SHADOW, _percent(1), _percent(5), _percent(25), _percent(50), _BAKE, _FULL],
     ),
     "standard": (
-        "Shadow, then 5, 25, 50, 95 % and full.",
+        "Shadow, then 5, 25, 50 and 95 % before full.",
         [_SHADOW, _percent(5), _percent(25), _percent(50), _BAKE, _FULL],
     ),
     "low-traffic": (
-        "Shadow, then 25, 50 % and full: wide slices, so that a few tasks an hour are evidence too.",
+        "Shadow, then 25 and 50 % before full. The shares are large, so a few tasks an hour are enough.",
         [_SHADOW, _percent(25, hours=336), _percent(50, hours=336), _FULL],
     ),
     "evidence": (
-        "Shadow, then as fast as the evidence allows, from 3 % on: harm to all traffic stays within the margins.",
+        "Shadow, then as fast as the evidence allows, starting at 3 %. Harm to all traffic stays within the margins.",
         [_SHADOW, *_LADDER, _FULL],
     ),
     "trial": (
-        "For a first try: minutes and a few hundred tasks. It accepts five times the harm; not for production.",
+        "For a first try: takes minutes and a few hundred tasks. Accepts five times the harm: not for production.",
         _TRIAL,
     ),
-    "immediate": ("Full at once, with nothing to compare it to: for reverts.", [_FULL]),
+    "immediate": ("Full at once, without a comparison. For reverts.", [_FULL]),
 }
 
 

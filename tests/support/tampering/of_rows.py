@@ -332,6 +332,7 @@ OF_ROWS: dict[str, Change] = {
         Plan, "stages", plan_label, lambda rng, v: [*v[:-1], {**v[-1], "tolerance": rng.randrange(2, 90)}]
     ),
     "plan: its words": column_of(Plan, "description", plan_label, text, name="ours"),
+    "plan: the words of a saved one": column_of(Plan, "description", plan_label, text, name="cautious"),
     "plan: its name": column_of(Plan, "name", plan_label, text),
     "plan: gone": row_gone(Plan, plan_label, name="ours"),
     "plan: one that nobody saved": row_twice(Plan, plan_label, _set(name=text)),
