@@ -36,9 +36,9 @@ def verify(export: str, checkpoints: str = "") -> str:
     for note in checkpoints.split("pointsman.audit/")[1::2]:
         seq, digest = int(note.split("\n")[1]), base64.b64decode(note.split("\n")[2])
         if seq >= len(hashes):
-            return f"entry {seq}: truncated; a checkpoint proves that it was there"
+            return f"entry {seq}: truncated; a checkpoint proves that it existed"
         if hashes[seq] != digest:
-            return f"entry {seq}: a checkpoint has another hash for it"
+            return f"entry {seq}: its hash differs from the checkpoint's"
     return ""
 
 

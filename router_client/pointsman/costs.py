@@ -56,7 +56,7 @@ def cost_of(
     if usage is None:
         return None
     if not isinstance(usage, Usage):
-        raise CostInvalid(f"usage is a pointsman.Usage, not {type(usage).__name__}")
+        raise CostInvalid(f"usage must be a pointsman.Usage; got {type(usage).__name__}")
     return _priced(usage, prices.get(model) or {})
 
 
@@ -64,7 +64,7 @@ def _nano_dollars(value: object) -> int:
     number = _number(value)
     if 0 <= number < _DOLLARS_BELOW and not float(number).is_integer():
         raise CostInvalid(
-            f"cost_nusd={value!r} looks like dollars: it takes whole nano-dollars. Use cost_usd for dollars"
+            f"cost_nusd={value!r} looks like dollars, but the unit is whole nano-dollars. Use cost_usd for dollars"
         )
     return _checked(number)
 
@@ -73,20 +73,20 @@ def _number(value: object) -> float:
     if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     if isinstance(value, str | bytes):
-        raise CostInvalid(f"a cost is a number, not the text {value[:40]!r}")
+        raise CostInvalid(f"a cost must be a number; got the text {value[:40]!r}")
     try:
         number = float(value)  # type: ignore[arg-type]  # a Decimal, a numpy scalar
     except (TypeError, ValueError, OverflowError):
-        raise CostInvalid(f"a cost is a number, not {type(value).__name__}") from None
+        raise CostInvalid(f"a cost must be a number; got {type(value).__name__}") from None
     if not math.isfinite(number):
-        raise CostInvalid(f"a cost is a number, not {number}")
+        raise CostInvalid(f"a cost must be finite; got {number}")
     return number
 
 
 def _checked(number: float) -> int:
     if not 0 <= number <= HIGHEST_NUSD:
         raise CostInvalid(
-            f"a task's cost lies between 0 and 1,000 dollars, not at {number!r:.40} nano-dollars"
+            f"a task's cost must be between 0 and 1,000 dollars; got {number!r:.40} nano-dollars"
         )
     return round(number)
 
@@ -113,5 +113,5 @@ def _priced(usage: Usage, prices: Mapping[str, int | None]) -> int | None:
 
 def _tokens(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MOST_TOKENS:
-        raise CostInvalid(f"tokens are a whole number from 0 up, not {value!r}")
+        raise CostInvalid(f"a token count must be an integer from 0 to {_MOST_TOKENS:,}; got {value!r}")
     return value

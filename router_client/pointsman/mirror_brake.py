@@ -56,8 +56,9 @@ class MirrorBrake:
     ) -> None:
         if over < 1 or not 0 < bad_share <= 1 or not slowest_ms > 0 or under_way < 1 or not rest_s > 0:
             raise ConfigurationError(
-                "a mirror brake takes over and under_way from 1, bad_share above 0 up to 1, slowest_ms and rest_s "
-                f"above 0; not {over!r}, {under_way!r}, {bad_share!r}, {slowest_ms!r}, {rest_s!r}"
+                "a mirror brake requires over >= 1, under_way >= 1, 0 < bad_share <= 1, slowest_ms > 0 and rest_s > 0; "
+                f"got over={over!r}, under_way={under_way!r}, bad_share={bad_share!r}, slowest_ms={slowest_ms!r}, "
+                f"rest_s={rest_s!r}"
             )
         self._over, self._share, self._slowest_ms = over, bad_share, slowest_ms
         self._under_way, self._rest_s, self._clock = under_way, rest_s, clock
@@ -104,11 +105,11 @@ class MirrorBrake:
     def _stop(self, mirrors: _Mirrors, rollout: str, workload: str, why: str) -> None:
         mirrors.until = until = self._clock() + self._rest_s
         self._braked[rollout] = (workload, until)
-        log.warning("%s: no task is mirrored for %g s: %s", workload, self._rest_s, why)
+        log.warning("%s: mirroring stops for %g s: %s", workload, self._rest_s, why)
 
     def _release(self, mirrors: _Mirrors, rollout: str, workload: str) -> None:
         mirrors.until = None
         mirrors.ends.clear()
         mirrors.under_way.clear()
         self._braked.pop(rollout, None)
-        log.info("%s: tasks are mirrored again", workload)
+        log.info("%s: mirroring resumes", workload)

@@ -113,7 +113,7 @@ class Router:
     ) -> None:
         if snapshots_url is not None and public_keys is None:
             raise ConfigurationError(
-                "snapshots_url needs public_keys: a published snapshot can be trusted only by its signature"
+                "snapshots_url requires public_keys: only its signature proves that a published snapshot is genuine"
             )
         self._connection = Connection(
             url,
@@ -306,11 +306,11 @@ class Router:
         TypeError for arguments of the wrong type.
         """
         if kind not in FEEDBACK_KINDS:
-            raise ValueError(f"feedback is one of {', '.join(FEEDBACK_KINDS)}, not {kind!r}")
+            raise ValueError(f"kind must be one of {', '.join(FEEDBACK_KINDS)}; got {kind!r}")
         if success is None and score is None:
-            raise ValueError("feedback says success, score, or both")
+            raise ValueError("feedback requires success, score, or both")
         if score is not None and not 0 <= score <= 1:
-            raise ValueError(f"a score lies between 0 and 1, not at {score!r}")
+            raise ValueError(f"score must be between 0 and 1; got {score!r}")
         word = {"decision_id": decision_id, "kind": kind, "success": success, "score": score}
         self._feedback.put({name: value for name, value in word.items() if value is not None})
         self._log_task(lambda _: feedback_line((self._clock or time.time)(), word))
@@ -469,7 +469,7 @@ def _instance_name(given: str | None) -> str:
         host = "".join(c for c in socket.gethostname() if c.isascii() and c.isprintable())[:80]
         return f"{host or 'router'}-{os.getpid()}-{next(_numbers)}-{os.urandom(3).hex()}"
     if not given or len(given) > 128 or not fits_header(given):
-        raise ConfigurationError(f"instance must be 1 to 128 printable ASCII characters, not {given!r}")
+        raise ConfigurationError(f"instance must be 1 to 128 printable ASCII characters; got {given!r}")
     return given
 
 

@@ -87,7 +87,7 @@ def test_broken_and_duplicate_lines_are_counted_and_the_rest_is_read(tmp_path: P
     assert [task.at for task in files.tasks()] == [1_790_000_001.0, 1_790_000_002.0]
     assert (files.read.broken, files.read.doubled) == (4, 1)
     assert files.read.told() == [
-        "4 lines skipped: half-written, or not a line of a task log.", "1 lines skipped: repeated."
+        "4 lines skipped: incomplete, or not from a task log.", "1 line skipped: repeated."
     ]  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def test_a_line_with_invalid_figures_is_broken(tmp_path: Path, changes: dict[str
 
 
 def test_a_file_that_is_not_a_task_log_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UnreadableTasks, match="none of its lines"):
+    with pytest.raises(UnreadableTasks, match="no valid task log line"):
         list(open_tasks(Source(str(written(tmp_path, {"model": "x"})), log="pointsman")))
 
 
@@ -273,5 +273,5 @@ def test_the_command_explains_that_an_unknown_version_is_uninformative(
     path = written(tmp_path, *many(9, 1, "candidate"), "{")
     call_command("backtest", *policies, "--tasks", str(path), "--log", "pointsman", stdout=out)
     assert "10 tasks, version 13 is unknown" in out.getvalue()
-    assert "1 lines skipped: half-written" in out.getvalue()
+    assert "1 line skipped: incomplete" in out.getvalue()
     assert "No arm acted as it would, so nothing is known about it." in out.getvalue()

@@ -58,7 +58,7 @@ def test_it_covers_the_smallest_and_the_largest_double() -> None:
 
 @pytest.mark.parametrize("value", [-1, math.nan, math.inf, -math.inf])
 def test_it_refuses_invalid_amounts(value: float) -> None:
-    with pytest.raises(ValueError, match="finite values from 0 up"):
+    with pytest.raises(ValueError, match="finite and not negative"):
         index(value)
 
 

@@ -57,10 +57,8 @@ def test_it_stops_failing_or_slow_mirrors_and_reports_it_once(
     assert [decision.mirror for decision in done] == [True] * 4 + [False] * 6
     assert (status["mirrors_braked"], status["mirrors_stopped"]) == (6, ["summaries"])
     assert status["mirrors_failed"] == (4 if "mirror_error" in ended else 0)
-    said = [record.getMessage() for record in caplog.records if "no task is mirrored" in record.getMessage()]
-    assert said == [
-        "summaries: no task is mirrored for 60 s: 4 of the last 4 failed or took longer than 100 ms"
-    ]
+    said = [record.getMessage() for record in caplog.records if "mirroring stops" in record.getMessage()]
+    assert said == ["summaries: mirroring stops for 60 s: 4 of the last 4 failed or took longer than 100 ms"]
 
 
 def test_it_releases_after_a_while_and_counts_only_new_results(
@@ -75,7 +73,7 @@ def test_it_releases_after_a_while_and_counts_only_new_results(
         clock.now = 60.0
         assert [task(router, **WELL).mirror for _ in range(8)] == [True] * 8
         assert router.status()["mirrors_stopped"] == []
-        assert sum("mirrored again" in record.getMessage() for record in caplog.records) == 1
+        assert sum("mirroring resumes" in record.getMessage() for record in caplog.records) == 1
         assert [task(router, **FAILED).mirror for _ in range(4)] == [True, True, False, False], (
             "half of the last four"
         )
@@ -148,7 +146,7 @@ def test_a_rollout_that_ended_while_braked_is_forgotten(brake: MirrorBrake, cloc
     ids=str,
 )
 def test_invalid_limits_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError, match="a mirror brake takes"):
+    with pytest.raises(ConfigurationError, match="a mirror brake requires"):
         MirrorBrake(**wrong)
 
 

@@ -271,7 +271,7 @@ def test_a_partial_write_is_removed(home: Path, monkeypatch: pytest.MonkeyPatch)
     with monkeypatch.context() as patched:
         real = os.write
         patched.setattr(os, "write", lambda descriptor, data: real(descriptor, data[:3]))
-        with pytest.raises(OSError, match="only a part"):
+        with pytest.raises(OSError, match="only part of the lines"):
             files.append(b"second\n")
     files.append(b"second\n")
     assert home.read_text() == "first\nsecond\n"
@@ -314,5 +314,5 @@ def test_a_forked_child_writes_only_its_own_lines(plane: FakeControlPlane, home:
     ids=lambda one: next(iter(one)),
 )
 def test_invalid_sizes_are_refused(home: Path, wrong: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError, match="a task log takes"):
+    with pytest.raises(ConfigurationError, match="a task log requires"):
         TaskLog(home, **wrong)

@@ -113,11 +113,11 @@ class ReadLines:
     def told(self) -> list[str]:
         """Describe the counts as sentences; empty if nothing was skipped."""
         each = (
-            (self.broken, "half-written, or not a line of a task log"),
+            (self.broken, "incomplete, or not from a task log"),
             (self.doubled, "repeated"),
-            (self.strangers, "feedback on a task that is not in these files"),
+            (self.strangers, "feedback on tasks that these files do not contain"),
         )
-        return [f"{count:,} lines skipped: {why}." for count, why in each if count]
+        return [f"{count:,} line{'s' * (count > 1)} skipped: {why}." for count, why in each if count]
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,5 +257,5 @@ def _answers(line: _Line, success: bool | None) -> Mapping[str, Answer]:
 
 def _no_task_log(path: Path) -> UnreadableTasks:
     problems = Problems()
-    problems.add(0, "", "format", "none of its lines is a line of a task log (format 1)")
+    problems.add(0, "", "format", "the file contains no valid task log line (format 1)")
     return UnreadableTasks(path.name, problems)

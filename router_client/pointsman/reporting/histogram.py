@@ -40,7 +40,7 @@ _ABOVE = tuple(math.ldexp(mantissa + 1, -52) for mantissa in _MANTISSAS)
 def index(value: float) -> int | None:
     """Return the bucket of a value; None for zero. Raises ValueError for a negative value, NaN or infinity."""
     if not 0 <= value < math.inf:
-        raise ValueError(f"a histogram takes finite values from 0 up, not {value!r}")
+        raise ValueError(f"a value must be finite and not negative; got {value!r}")
     if value == 0:
         return None
     mantissa, exponent = math.frexp(value)
@@ -112,7 +112,7 @@ class Histogram:
     def quantile(self, q: float) -> float | None:
         """Return the q-quantile (0 … 1) as the middle of its bucket; None if the histogram is empty."""
         if not 0 <= q <= 1:
-            raise ValueError(f"a quantile lies between 0 and 1, not at {q!r}")
+            raise ValueError(f"q must be between 0 and 1; got {q!r}")
         total = self.total
         if not total:
             return None
@@ -124,7 +124,7 @@ class Histogram:
             seen += self.counts[bucket]
             if rank <= seen:
                 return middle(bucket)
-        raise AssertionError("the ranks of a histogram end at its total")
+        raise AssertionError("unreachable: the counts add up to the total")
 
     def as_dict(self) -> dict[str, Any]:
         """Return the protocol's form: `{"scale": 4, "zero": 0, "counts": {"301": 80}}`."""
@@ -135,17 +135,17 @@ class Histogram:
     def from_dict(cls, data: Mapping[str, Any]) -> "Histogram":
         """Parse the protocol's form. Raises ValueError with the reason if it is invalid."""
         if data.get("scale") != SCALE:
-            raise ValueError(f"the histogram's scale must be {SCALE}, not {data.get('scale')!r}")
+            raise ValueError(f"the histogram's scale must be {SCALE}; got {data.get('scale')!r}")
         counts = data.get("counts")
         if not isinstance(counts, Mapping):
-            raise ValueError("the histogram's counts must be an object of bucket to count")
+            raise ValueError("the histogram's counts must be an object that maps each bucket to its count")
         read = {_bucket(key): _count(count, f"bucket {key}") for key, count in counts.items()}
         return cls(zero=_count(data.get("zero"), "zero"), counts=read)
 
 
 def _count(value: Any, where: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"the histogram's count at {where} must be a whole number from 0 up, not {value!r}")
+        raise ValueError(f"the histogram's count of {where} must be a non-negative integer; got {value!r}")
     return value
 
 
@@ -153,8 +153,8 @@ def _bucket(key: Any) -> int:
     text = str(key)
     digits = text.removeprefix("-")
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 6):
-        raise ValueError(f"a histogram's bucket is a whole number, not {text[:20]!r}")
+        raise ValueError(f"a histogram bucket must be an integer; got {text[:20]!r}")
     bucket = int(text)
     if not MIN_INDEX <= bucket <= MAX_INDEX or str(bucket) != text:
-        raise ValueError(f"a histogram's bucket lies between {MIN_INDEX} and {MAX_INDEX}, not at {text!r}")
+        raise ValueError(f"a histogram bucket must be between {MIN_INDEX} and {MAX_INDEX}; got {text!r}")
     return bucket

@@ -51,7 +51,7 @@ class LogFiles:
                 _unlock(descriptor)
                 if not self._is_current(descriptor):
                     self.close()
-        raise OSError(errno.EAGAIN, "the file is moved away again and again", str(self.path))
+        raise OSError(errno.EAGAIN, "other processes keep moving the file away", str(self.path))
 
     def close(self) -> None:
         """Close the file. In a forked child, the parent's file stays open."""
@@ -100,7 +100,7 @@ def _write(descriptor: int, size: int, lines: bytes) -> None:
     try:
         written = os.write(descriptor, content)
         if written < len(content):
-            raise OSError(errno.ENOSPC, "the disk took only a part")
+            raise OSError(errno.ENOSPC, "the disk accepted only part of the lines")
     except OSError:
         # None of them count as written, so remove all: otherwise a retry would duplicate them.
         with suppress(OSError):

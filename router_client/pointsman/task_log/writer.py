@@ -52,8 +52,8 @@ class TaskLog:
     ) -> None:
         if max_bytes < _LEAST_BYTES or older < 0 or waiting < 1 or len(secret) > 64:
             raise ConfigurationError(
-                f"a task log takes max_bytes from {_LEAST_BYTES} up, older from 0, waiting from 1, a secret of at most "
-                f"64 bytes; not {max_bytes!r}, {older!r}, {waiting!r}, {len(secret)} bytes"
+                f"a task log requires max_bytes >= {_LEAST_BYTES}, older >= 0, waiting >= 1 and a secret of at most 64 "
+                f"bytes; got max_bytes={max_bytes!r}, older={older!r}, waiting={waiting!r}, {len(secret)} bytes"
             )
         self.path = Path(path)
         self.attributes, self.secret = frozenset(attributes), secret
@@ -153,5 +153,8 @@ class TaskLog:
     def _say(self, error: Exception) -> None:
         self._files.close()
         if self.problem is None:
-            log.warning("the task log can't be written; its lines wait, then are dropped: %s", error)
+            log.warning(
+                "the task log can't be written; lines wait in memory and are dropped if it is full: %s",
+                error,
+            )
         self.problem = f"{type(error).__name__}: {error}"
