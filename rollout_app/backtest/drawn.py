@@ -9,18 +9,28 @@ role in this, so what is left out is left out of both arms.
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from pointsman.comparison import AGREE
 from pointsman.evaluate import CompiledPolicy, compile_policy
 from pointsman.policy import digest
-from rollout_app.backtest.doubly_robust import Key, Observation, Value, ValueChange, change_of, value_of
+from rollout_app.backtest.doubly_robust import (
+    Key,
+    Observation,
+    ObservedSums,
+    Value,
+    ValueChange,
+    estimates,
+)
 from rollout_app.backtest.readers.task_log import LoggedTask
 from rollout_app.blast_radius.projection import PolicyShape
 
 Documents = Mapping[int, Mapping[str, Any]]
 _SUM = 1e-9
+_LONGEST = 200  # characters of a name in a group
+_MOST_NAMES = 1_000  # counted separately; a damaged log could have a new one in each line
 
 
 @dataclass(slots=True)
@@ -78,7 +88,7 @@ class Target:
         """Return the task for the estimate; None if it tells nothing, which is counted."""
         found = self.drawn
         if logged.workload != self._policy.workload:
-            found.left_out[f"of the workload {logged.workload}"] += 1
+            _count(found.left_out, f"of the workload {logged.workload[:_LONGEST]}")
             return None
         if not 0 < logged.propensity <= 1:  # also rejects NaN
             found.left_out["invalid propensity"] += 1
@@ -95,7 +105,7 @@ class Target:
             _Arm(*logged.other, 1 - logged.propensity),
         )
         if unknown := next((arm for arm in arms if arm.version not in self._shapes), None):
-            found.left_out[f"version {unknown.version} is unknown"] += 1
+            _count(found.left_out, f"version {unknown.version} is unknown")
             return None
         return self._weighed(logged, arms)
 
@@ -106,7 +116,7 @@ class Target:
             alike = [True] * len(arms)
         probability = math.fsum(arm.probability for arm, same in zip(arms, alike, strict=True) if same)
         if not any(alike):
-            self.drawn.unsupported[model] += 1
+            _count(self.drawn.unsupported, model[:_LONGEST])
             return None
         return Observation(
             logged.unit,
@@ -139,6 +149,10 @@ class Target:
         )
 
 
+def _count(counts: Counter[str], name: str) -> None:
+    counts[name if name in counts or len(counts) < _MOST_NAMES else "other"] += 1
+
+
 def _params(shape: PolicyShape, model: str) -> list[Any]:
     """Return the parameters of every alias of the model, because a line does not say which alias was chosen."""
     return [shape.params[alias] for alias, name in shape.models.items() if name == model]
@@ -152,27 +166,32 @@ def study(
     versions  the documents of the log's versions by number, for their steps after an attempt
     """
     targets = {name: Target(document, versions) for name, document in documents.items()}
-    observed: dict[str, list[Observation | None]] = {name: [] for name in targets}
-    for logged in tasks:
-        for name, target in targets.items():
-            observed[name].append(target.observe(logged))
-    first = next(iter(targets))
-    for name, target in targets.items():
-        own = [one for one in observed[name] if one is not None]
-        target.drawn.value = value_of(own) if own else None
-        if name != first:
-            pairs = [(a, b) for a, b in zip(observed[name], observed[first], strict=True) if a and b]
-            target.drawn.change = change_of([a for a, _ in pairs], [b for _, b in pairs]) if pairs else None
+    with ExitStack() as stack:
+        observed = [stack.enter_context(ObservedSums()) for _ in targets]
+        for logged in tasks:
+            seen = [target.observe(logged) for target in targets.values()]
+            seen_by = sum(1 << at for at, one in enumerate(seen) if one is not None)
+            for sums, one in zip(observed, seen, strict=True):
+                if one is not None:
+                    sums.add(one, seen_by)
+        for target, (value, change) in zip(targets.values(), estimates(observed), strict=True):
+            target.drawn.value, target.drawn.change = value, change
     return {name: target.drawn for name, target in targets.items()}
 
 
 def keys_of(logged: LoggedTask, model: str) -> tuple[Key, ...]:
     """Return the groups of a task for the outcome model, widest first. All are known before an arm acts."""
     request = logged.task.request
-    kind = (model, request.get("endpoint"), request.get("task_type"))
+    kind = (model[:_LONGEST], _named(request.get("endpoint")), _named(request.get("task_type")))
     sized = (*kind, _size(request.get("prompt_tokens")))
     sure = (*sized, _tenth(request.get("confidence")))
-    return (model,), kind, sized, sure, (*sure, request.get("priority"), request.get("customer_tier"))
+    most = (*sure, _named(request.get("priority")), _named(request.get("customer_tier")))
+    return kind[:1], kind, sized, sure, most
+
+
+def _named(value: Any) -> str | int | None:
+    """Return a name or a whole number; None for anything else, which a log may hold but no router writes."""
+    return value[:_LONGEST] if isinstance(value, str) else value if isinstance(value, int) else None
 
 
 def _size(tokens: Any) -> int | None:

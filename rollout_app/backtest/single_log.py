@@ -6,16 +6,20 @@ many tasks. A router's task log says more, because the arm of each task was draw
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pointsman.evaluate import CompiledPolicy, compile_policy
 from rollout_app.backtest.drawn import Documents, Drawn, study
 from rollout_app.backtest.follow import Unrecorded, follow
+from rollout_app.backtest.readers.task_log import LoggedTask
 from rollout_app.backtest.sources import Source, open_task_log, open_tasks
 from rollout_app.backtest.tally import GROUPS, Interval, Tally, intervals
 from rollout_app.backtest.tasks import Task
+
+_MOST_MOVES = 1_000  # counted separately; a damaged log could have a new model in each line
+_OTHER = ("others", "others")
 
 
 @dataclass(slots=True)
@@ -38,24 +42,32 @@ class Agreement:
     drawn: Drawn | None = None
 
 
-def agreement(policy: CompiledPolicy, tasks: Iterable[Task]) -> Agreement:
-    """Compare the policy with a log, task by task."""
-    found, tally = Agreement(), Tally()
-    for task in tasks:
+class LogComparison:
+    """Compares one policy with a log, task by task."""
+
+    def __init__(self, policy: CompiledPolicy) -> None:
+        self._policy, self._tally, self._found = policy, Tally(), Agreement()
+
+    def add(self, task: Task) -> None:
+        found = self._found
         found.tasks += 1
-        followed = follow(policy, task)
+        followed = follow(self._policy, task)
         if isinstance(followed, Unrecorded):
             asked = next(iter(task.answers), "")
-            found.moves[asked, followed.model] += 1
-            continue
+            move = asked, followed.model
+            found.moves[move if move in found.moves or len(found.moves) < _MOST_MOVES else _OTHER] += 1
+            return
         found.agreed += 1
         if followed.success is not None:
-            tally.add(found.graded % GROUPS, followed.success, followed.cost_nusd)
+            self._tally.add(found.graded % GROUPS, followed.success, followed.cost_nusd)
             found.graded += 1
-    found.accuracy, found.cost_per_success = intervals(
-        [tally], [lambda sums: sums[0].accuracy, lambda sums: sums[0].cost_per_success]
-    )
-    return found
+
+    def result(self) -> Agreement:
+        found = self._found
+        found.accuracy, found.cost_per_success = intervals(
+            [self._tally], [lambda sums: sums[0].accuracy, lambda sums: sums[0].cost_per_success]
+        )
+        return found
 
 
 def against_log(
@@ -69,13 +81,35 @@ def against_log(
     versions  the documents of the workload's versions by number; used only for a router's task log
     bounded   applies a limit on the tasks
     """
-    found = {
-        name: agreement(compile_policy(document), bounded(open_tasks(source)))
-        for name, document in documents.items()
-    }
-    if source.log == "pointsman":
-        log = open_task_log(source)
-        for name, drawn in study(documents, versions, log.tasks()).items():
-            drawn.passed_over = log.read.told()
-            found[name].drawn = drawn
+    each = {name: LogComparison(compile_policy(document)) for name, document in documents.items()}
+    if source.log != "pointsman":
+        for task in bounded(open_tasks(source)):
+            for one in each.values():
+                one.add(task)
+        return {name: one.result() for name, one in each.items()}
+    log = open_task_log(source)
+    told = study(documents, versions, _compared(log.tasks(), list(each.values()), bounded))
+    found = {name: one.result() for name, one in each.items()}
+    for name, drawn in told.items():
+        drawn.passed_over = log.read.told()
+        found[name].drawn = drawn
     return found
+
+
+def _compared(
+    logged: Iterator[LoggedTask],
+    each: Sequence[LogComparison],
+    bounded: Callable[[Iterator[Task]], Iterator[Task]],
+) -> Iterator[LoggedTask]:
+    """Pass the tasks of a router's log through the comparisons, so that the file is read once."""
+    latest: list[LoggedTask] = []
+
+    def tasks() -> Iterator[Task]:
+        for one in logged:
+            latest[:] = [one]
+            yield one.task
+
+    for task in bounded(tasks()):
+        for one in each:
+            one.add(task)
+        yield latest[0]

@@ -8,7 +8,7 @@ import pytest
 from pointsman.evaluate import CompiledPolicy, compile_policy
 from rollout_app.backtest import report
 from rollout_app.backtest.run import backtest
-from rollout_app.backtest.single_log import agreement
+from rollout_app.backtest.single_log import LogComparison
 from rollout_app.backtest.tally import GROUPS, Tally, intervals
 from rollout_app.backtest.tasks import Answer, Task
 from rollout_app.backtest.threshold import cheapest_within, steps, swept
@@ -82,7 +82,10 @@ def test_a_log_of_one_model_is_refused_with_an_explanation() -> None:
 
 def test_a_log_of_one_model_only_shows_where_the_policies_agree() -> None:
     to_large = policy(rules=[{"id": "hard", "when": "request.prompt_tokens > 100", "use": "large"}])
-    found = agreement(to_large, [task(GOOD, None, prompt_tokens=1), task(BAD, None, prompt_tokens=500)])
+    compared = LogComparison(to_large)
+    for one in (task(GOOD, None, prompt_tokens=1), task(BAD, None, prompt_tokens=500)):
+        compared.add(one)
+    found = compared.result()
     assert (found.tasks, found.agreed, found.graded) == (2, 1, 1)
     assert found.moves == {(SMALL, LARGE): 1}
     assert found.accuracy.value == 1.0

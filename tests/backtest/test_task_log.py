@@ -13,6 +13,7 @@ from django.core.management import call_command
 from pointsman import Attempt, TaskLog
 from pointsman.testing import FakeControlPlane
 from rollout_app.backtest.drawn import Drawn, study
+from rollout_app.backtest.readers import task_log
 from rollout_app.backtest.readers.problems import UnreadableTasks
 from rollout_app.backtest.readers.task_log import TaskLogFiles
 from rollout_app.backtest.sources import Source, open_tasks
@@ -87,7 +88,11 @@ def test_broken_and_duplicate_lines_are_counted_and_the_rest_is_read(tmp_path: P
     assert [task.at for task in files.tasks()] == [1_790_000_001.0, 1_790_000_002.0]
     assert (files.read.broken, files.read.doubled) == (4, 1)
     assert files.read.told() == [
-        "4 lines skipped: incomplete, or not from a task log.", "1 line skipped: repeated."
+        "4 lines skipped: incomplete, or not from a task log.", "1 line skipped: repeated.",
+        "row 2, column 25: Input data was truncated",
+        "row 4: Expected `object`, got `array`",
+        "row 5, column task_log: Invalid enum value 2",
+        "row 6, column 1: JSON is malformed: invalid character",
     ]  # fmt: skip
 
 
@@ -109,9 +114,50 @@ def test_a_line_with_invalid_figures_is_broken(tmp_path: Path, changes: dict[str
     assert files.read.broken == 1
 
 
+def test_a_broken_line_is_named_by_file_row_and_column_and_the_rest_of_a_kind_is_counted(
+    tmp_path: Path,
+) -> None:
+    written(tmp_path, line(1), *({**line(at), "version": "13"} for at in range(18)), name="tasks.1.jsonl")
+    path = written(
+        tmp_path, line(2), {**line(3), "attempts": [{"model": 7}]}, {**line(4), "cost_nusd": -5}, [], {}
+    )
+    path.write_bytes(path.read_bytes() + b'{"task_log": 1, "unit": "\xff"}\n' + b"x" * 3_000_000 + b"\n{")
+    files = TaskLogFiles.of(path)
+    assert len(list(files.tasks())) == 2
+    told = files.read.told()
+    assert told[1] == "row 2, column version: tasks.1.jsonl: Expected `int`, got `str`"
+    assert told[19:] == [
+        "row 2, column attempts[0].model: tasks.jsonl: Expected `str`, got `int`",
+        "row 3, column cost_nusd: tasks.jsonl: Expected `int` >= 0",
+        "… and 2 more of this kind (not from a task log).",
+        "row 6: tasks.jsonl: not UTF-8",
+        "row 7: tasks.jsonl: longer than 1,048,576 bytes",
+        "row 8, column 2: tasks.jsonl: Input data was truncated",
+    ]
+
+
+def test_a_torn_compressed_log_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.jsonl.gz"
+    whole = gzip.compress("".join(f"{json.dumps(line(at))}\n" for at in range(200)).encode())
+    path.write_bytes(whole[: len(whole) // 2])
+    files = TaskLogFiles.of(path)
+    assert 0 < len(list(files.tasks())) < 200
+    assert files.read.told()[-1].endswith("the compressed file ends early or is damaged")
+
+
+def test_more_tasks_than_can_be_checked_for_repetition_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task_log, "MOST_TASKS", 3)
+    path = written(tmp_path, *(line(at) for at in range(4)))
+    with pytest.raises(UnreadableTasks, match="more than 3 tasks; give a rollout's files at a time"):
+        list(TaskLogFiles.of(path).tasks())
+
+
 def test_a_file_that_is_not_a_task_log_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UnreadableTasks, match="no valid task log line"):
+    with pytest.raises(UnreadableTasks, match="no valid task log line") as found:
         list(open_tasks(Source(str(written(tmp_path, {"model": "x"})), log="pointsman")))
+    assert "row 1, column task_log: Object missing required field `task_log`" in str(found.value)
 
 
 def test_an_empty_log_has_no_tasks(tmp_path: Path) -> None:
@@ -247,6 +293,22 @@ def test_a_tiny_propensity_is_clipped_and_named(tmp_path: Path) -> None:
     value = studied(written(tmp_path, *many(5, 5, "candidate", propensity=0.000_1))).value
     assert value is not None
     assert value.clipped == 10
+
+
+@pytest.mark.parametrize("value", [[1], {"a": 1}, "x" * 5_000, 1e308, -1, True, 10**30], ids=str)
+@pytest.mark.parametrize("name", ["endpoint", "task_type", "prompt_tokens", "confidence", "customer_tier"])
+def test_no_value_of_a_line_stops_the_estimate(tmp_path: Path, name: str, value: Any) -> None:
+    strange: dict[str, Any] = {"request": {name: value}}
+    found = studied(written(tmp_path, *many(30, 10, "candidate", **strange)))
+    assert found.value is not None
+    assert found.value.success.value == pytest.approx(0.75)
+
+
+def test_thousands_of_unknown_names_are_counted_together(tmp_path: Path) -> None:
+    rows = (line(at, version=100 + at) for at in range(1_500))
+    found = studied(written(tmp_path, *rows))
+    assert len(found.left_out) <= 1_001
+    assert sum(found.left_out.values()) == 1_500
 
 
 def test_missing_inputs_are_named(tmp_path: Path) -> None:

@@ -47,11 +47,16 @@ class Problems:
     def text(self, source: str) -> str:
         """Describe the problems, one per line."""
         total = sum(self.counts.values())
-        lines = [
+        first = (
             f"{source} can't be read: {total:,} {'problem' if total == 1 else 'problems'}. Nothing was used."
-        ]
+        )
+        return "\n".join([first, *(f"  {line}" for line in self.lines())])
+
+    def lines(self) -> list[str]:
+        """Describe the first problems of each kind, and count the others."""
+        lines: list[str] = []
         for kind, count in self.counts.items():
-            lines += [f"  {problem}" for problem in self.shown if problem.kind == kind]
+            lines += [str(problem) for problem in self.shown if problem.kind == kind]
             if count > SHOWN:
-                lines.append(f"  … and {count - SHOWN:,} more of this kind ({kind}).")
-        return "\n".join(lines)
+                lines.append(f"… and {count - SHOWN:,} more of this kind ({kind}).")
+        return lines

@@ -1,28 +1,37 @@
 """Read the task log of Pointsman's own routers: one line per task, with the probability of its arm.
 
-A log outlives crashes: half-written and repeated lines are skipped and counted, and reading continues. Only a file
-without a single line of a task log is refused.
+A log outlives crashes: half-written and repeated lines are skipped, counted and named by row and column, and reading
+continues. Only a file without a single line of a task log is refused, and more than `MOST_TASKS` tasks.
 """
 
 import gzip
+import re
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, BinaryIO, Literal
 
 import msgspec
+from msgspec import Meta
 
+from rollout_app.backtest.readers.compact import CompactMap
 from rollout_app.backtest.readers.problems import Problems, UnreadableTasks
 from rollout_app.backtest.tasks import Answer, Task
 
 MAX_LINE = 1024 * 1024  # bytes; the client's lines have one or two KiB
+MOST_TASKS = 10_000_000  # finding repeated lines takes 15 to 36 bytes of memory for each
 ROTATED = 1_000  # maximum number of rotated files
+_Cost = Annotated[int, Meta(ge=0, le=10**15)] | None
+_Milliseconds = Annotated[float, Meta(ge=0)] | None
+_TORN = b"\0"
+_GRADES = {1: False, 2: True, 3: None}  # as stored; 0: no feedback
 
 
 class _Tried(msgspec.Struct):
     model: str
-    cost_nusd: int | None = None
-    latency_ms: float | None = None
+    cost_nusd: _Cost = None
+    latency_ms: _Milliseconds = None
     error: str | None = None
     confidence: float | None = None
 
@@ -35,7 +44,7 @@ class _Other(msgspec.Struct):
 class _Mirror(msgspec.Struct):
     model: str
     success: bool
-    cost_nusd: int | None = None
+    cost_nusd: _Cost = None
 
 
 class _Line(msgspec.Struct):
@@ -58,8 +67,8 @@ class _Line(msgspec.Struct):
     withheld: list[str] = []
     success: bool | None = None
     quality: float | None = None
-    cost_nusd: int | None = None
-    latency_ms: float | None = None
+    cost_nusd: _Cost = None
+    latency_ms: _Milliseconds = None
     error: str | None = None
 
 
@@ -100,8 +109,8 @@ class LoggedTask:
 
 @dataclass(slots=True)
 class ReadLines:
-    """Counts of skipped lines: `broken` lines, repeated tasks and grades (`doubled`), grades of unknown tasks
-    (`strangers`).
+    """Counts of skipped lines: repeated tasks and grades (`doubled`), grades of unknown tasks (`strangers`), and
+    `broken` lines, of which `problems` holds the first by row and column.
     """
 
     lines: int = 0
@@ -109,6 +118,7 @@ class ReadLines:
     broken: int = 0
     doubled: int = 0
     strangers: int = 0
+    problems: Problems = field(default_factory=Problems)
 
     def told(self) -> list[str]:
         """Describe the counts as sentences; empty if nothing was skipped."""
@@ -117,7 +127,8 @@ class ReadLines:
             (self.doubled, "repeated"),
             (self.strangers, "feedback on tasks that these files do not contain"),
         )
-        return [f"{count:,} line{'s' * (count > 1)} skipped: {why}." for count, why in each if count]
+        counts = [f"{count:,} line{'s' * (count > 1)} skipped: {why}." for count, why in each if count]
+        return counts + self.problems.lines()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,70 +159,114 @@ class TaskLogFiles:
     def tasks(self) -> Iterator[LoggedTask]:
         """Yield each task once. Raises OSError, and UnreadableTasks (at the end) for a file that is not a task log."""
         self.read.__init__()  # type: ignore[misc]  # counts are per reading
-        grades = self._grades() if self.grade else {}
-        seen: set[int] = set()
+        grades = self._grades() if self.grade else CompactMap()
+        seen = CompactMap()
         for line in self._lines():
             if not isinstance(line, _Line):
                 continue
-            key = hash((line.decision, line.at))
-            if key in seen:
+            if not seen.add((line.decision, line.at)):
                 self.read.doubled += 1
                 continue
-            seen.add(key)
+            if len(seen) > MOST_TASKS:
+                raise _refused(
+                    self.paths[-1], f"more than {MOST_TASKS:,} tasks; give a rollout's files at a time"
+                )
             self.read.tasks += 1
             yield _logged(line, self._success(line, grades))
-        self.read.strangers = len(grades)
+        self.read.strangers = grades.left()
         if not self.read.tasks and self.read.broken:
-            raise _no_task_log(self.paths[-1])
+            why = "the file contains no valid task log line (format 1)"
+            raise _refused(self.paths[-1], why, self.read.problems)
 
-    def _success(self, line: _Line, grades: dict[str, bool | None]) -> bool | None:
+    def _success(self, line: _Line, grades: CompactMap) -> bool | None:
         if not self.grade:
             return line.success
-        said = grades.pop(line.decision, None)
+        said = _GRADES.get(grades.take(line.decision))
         return False if line.error is not None else said
 
-    def _grades(self) -> dict[str, bool | None]:
+    def _grades(self) -> CompactMap:
         """Return grades by decision. The first feedback of a kind counts, as in the control plane."""
-        grades: dict[str, bool | None] = {}
+        grades = CompactMap()
         doubled = 0
         for line in self._lines():
             if isinstance(line, _Word) and line.kind == self.grade:
-                if line.feedback in grades:
-                    doubled += 1
-                    continue
                 scored = None if line.score is None else line.score >= self.success_from
-                grades[line.feedback] = scored if line.success is None else line.success
+                success = scored if line.success is None else line.success
+                doubled += not grades.add(line.feedback, 3 if success is None else 1 + success)
+                if len(grades) > MOST_TASKS:
+                    raise _refused(self.paths[-1], f"feedback on more than {MOST_TASKS:,} tasks")
         self.read.__init__()  # type: ignore[misc]
         self.read.doubled = doubled
         return grades
 
     def _lines(self) -> Iterator[_Line | _Word]:
         for path in self.paths:
+            where = f"{path.name}: " if len(self.paths) > 1 else ""
             with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-                while content := file.readline(MAX_LINE):
+                for number, content in _numbered(file):
                     if content.isspace():
                         continue
                     self.read.lines += 1
                     line = _decoded(content)
-                    if line is None:
+                    if isinstance(line, _Broken):
                         self.read.broken += 1
+                        self.read.problems.add(number, line.column, line.kind, where + line.message)
                     else:
                         yield line
+
+
+@dataclass(frozen=True, slots=True)
+class _Broken:
+    """Why a line cannot be used, and at which field or byte."""
+
+    column: str
+    kind: str
+    message: str
 
 
 _decode_line = msgspec.json.Decoder(_Line).decode
 _decode_word = msgspec.json.Decoder(_Word).decode
 
 
-def _decoded(content: bytes) -> _Line | _Word | None:
+def _numbered(file: BinaryIO | gzip.GzipFile) -> Iterator[tuple[int, bytes]]:
+    """Yield lines with their numbers. Of a line that is too long only the beginning; a torn .gz ends with `b"\\0"`."""
+    number = 0
+    try:
+        while content := file.readline(MAX_LINE):
+            number += 1
+            yield number, content
+            while len(content) == MAX_LINE and not content.endswith(b"\n"):
+                content = file.readline(MAX_LINE)
+    except (EOFError, zlib.error):
+        yield number + 1, _TORN
+
+
+def _decoded(content: bytes) -> _Line | _Word | _Broken:
     try:
         return _decode_line(content)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        pass
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        found = error
     try:
         return _decode_word(content)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return _broken(content, error if b'"feedback"' in content else found)
+
+
+def _broken(content: bytes, error: Exception) -> _Broken:
+    """Return the reason with the field, or with the byte (from 1) at which the line stops being JSON."""
+    if content is _TORN:
+        return _Broken("", "incomplete", "the compressed file ends early or is damaged")
+    if len(content) == MAX_LINE and not content.endswith(b"\n"):
+        return _Broken("", "too long", f"longer than {MAX_LINE:,} bytes")
+    if isinstance(error, UnicodeDecodeError):
+        return _Broken("", "not JSON", "not UTF-8")
+    message, _, path = str(error).partition(" - at `$")
+    if isinstance(error, msgspec.ValidationError):
+        named = re.search(r"field `(\w+)`", message)
+        return _Broken(path.strip(".`") or (named[1] if named else ""), "not from a task log", message)
+    if byte := re.search(r" \(byte (\d+)\)", message):
+        return _Broken(str(int(byte[1]) + 1), "not JSON", message.replace(byte[0], ""))
+    return _Broken(str(len(content.rstrip()) + 1), "incomplete", message)
 
 
 def _logged(line: _Line, success: bool | None) -> LoggedTask:
@@ -255,7 +310,10 @@ def _answers(line: _Line, success: bool | None) -> Mapping[str, Answer]:
     return answers
 
 
-def _no_task_log(path: Path) -> UnreadableTasks:
+def _refused(path: Path, why: str, others: Problems | None = None) -> UnreadableTasks:
     problems = Problems()
-    problems.add(0, "", "format", "the file contains no valid task log line (format 1)")
+    problems.add(0, "", "format", why)
+    if others is not None:
+        problems.counts.update(others.counts)
+        problems.shown += others.shown
     return UnreadableTasks(path.name, problems)

@@ -1,85 +1,22 @@
-"""Estimate what a policy would have done from tasks with a randomly drawn arm: doubly robust, with intervals. Pure.
+"""The doubly robust estimate as its definition reads, from lists of all tasks: what the estimate from sums must equal.
 
-During a rollout each task's arm is drawn with a known probability. The value of a policy is then the mean of an
-outcome model's predictions, corrected by the actual outcomes of the tasks that were served as the policy would have,
-each weighted by the inverse of that probability (AIPW: Robins, Rotnitzky & Zhao 1994; Dudík, Langford & Li 2011).
-Because the probabilities are exact, a wrong outcome model makes intervals wider but never wrong.
-
-The outcome model is a mean by model, endpoint and task type, size, confidence and priority; a level with few tasks is
-shrunk towards the level above. It is fitted without the fold of the task that it predicts (cross-fitting,
-Chernozhukov et al. 2018). A unit's tasks stay in one fold, and the variance is computed from sums by unit.
+It keeps every task in memory and is slow, which does not matter in a test.
 """
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 from zlib import crc32
 
+from rollout_app.backtest.doubly_robust import CLIP, LEAST_UNITS, Key, Observation, Value, ValueChange
 from rollout_app.backtest.tally import Interval
 
 FOLDS = 5
-CLIP = 0.005  # lower propensities count as this, so that no task weighs more than 200
-LEAST_UNITS = 20  # effective units; with fewer there is no interval
-FEW = 10  # successes or failures; with fewer the interval is Wilson's with continuity correction
-_DRAWN_TO = 20.0  # tasks: how strongly a small group is shrunk towards the larger one around it
-_Z = 1.959963984540054  # 95 %
-
-Key = tuple[Hashable, ...]
-
-
-class Observation(NamedTuple):
-    """One task as input of the estimate.
-
-    keys         the groups that it belongs to, widest first, known before an arm acts
-    probability  the probability that it is served as the policy would have, 0 < … ≤ 1
-    matched      whether it was
-    success, cost_nusd   its outcome; None: unknown
-    """
-
-    unit: str
-    keys: tuple[Key, ...]
-    probability: float
-    matched: bool
-    success: bool | None
-    cost_nusd: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """The value of a policy over the tasks of the estimate. Cost in nano-USD.
-
-    tasks, units      of the estimate
-    matched           tasks served as the policy would have
-    effective_units   the equivalent number of units with equal weight (Kish)
-    ungraded, unpriced   among the matched tasks; not included in the means
-    clipped           tasks whose propensity was below `CLIP`
-    """
-
-    tasks: int
-    units: int
-    matched: int
-    effective_units: float
-    ungraded: int
-    unpriced: int
-    clipped: int
-    success: Interval = field(default_factory=lambda: Interval(None))
-    cost_per_task: Interval = field(default_factory=lambda: Interval(None))
-    cost_per_success: Interval = field(default_factory=lambda: Interval(None))
-
-
-@dataclass(frozen=True, slots=True)
-class ValueChange:
-    """One policy compared with another on the same tasks: success in points / 100, costs as fractions of the
-    other's.
-    """
-
-    tasks: int
-    success: Interval
-    cost_per_task: Interval
-    cost_per_success: Interval
+FEW = 10
+_DRAWN_TO = 20.0
+_Z = 1.959963984540054
 
 
 class _Mean(NamedTuple):
