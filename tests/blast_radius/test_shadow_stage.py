@@ -2,6 +2,7 @@
 
 import random
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -116,6 +117,14 @@ def test_the_change_of_latency_includes_the_second_stage(place: Place) -> None:
     assert found["candidate_ms"]["high"] == pytest.approx(weak + strong)
     assert found["change_ms"]["high"] == pytest.approx(weak)
     assert "between" in found["sentence"] and found["sentence"].endswith("now.")
+
+
+def test_the_reference_names_every_field(place: Place) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "rollouts.md").read_text()
+    section = page.split("## The shadow report")[1].split("\n## ")[0]
+    answer = shadow_stage_answer(shadowed(place))
+    named = {*answer, *answer["decided"], *answer["latency_change"], *answer["mirror_brake"]}
+    assert {name for name in named if f"`{name}`" not in section} == set()
 
 
 def test_the_latency_of_a_model_that_never_served_is_unknown(place: Place) -> None:
