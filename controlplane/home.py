@@ -61,7 +61,7 @@ def _now(request: HttpRequest) -> dict[str, Any]:
         "alarms": alarms(environments),
         "waiting_changes": waiting_changes,
         "fleets": fleets(environments),
-        "changes": sentences.told(list(audit.visible(request)[:8])),
+        "changes": sentences.told(list(audit.visible(request).exclude(action__in=sentences.SIGN_INS)[:8])),
     }
 
 

@@ -74,7 +74,7 @@ class PinForm(ReasonForm):
     """Pins one model for every request, chosen by its name in the served policy."""
 
     model_alias = forms.ChoiceField(
-        label="Model", help_text="A name under `models` in the served baseline, which every router has."
+        label="Model", help_text="One of the models of the served version: every router knows it."
     )
     field_order = ["model_alias", "reason"]
 

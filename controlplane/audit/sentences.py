@@ -54,7 +54,7 @@ VERBS = {
     "receiver.add": "added", "receiver.edit": "edited", "receiver.test": "tested",
     "receiver.rotate_secret": "rotated the secret of", "receiver.send_again": "sent a delivery again to",
 }  # fmt: skip
-_ALONE = {"session.begin", "session.end"}  # actions without an object
+SIGN_INS = {"session.begin", "session.end"}  # actions without an object
 
 
 def register(kind: str, names: Names) -> None:
@@ -83,7 +83,7 @@ def sentence(entry: Entry, names: Mapping[str, str]) -> str:
 
 def _object(entry: Entry, names: Mapping[str, str]) -> list[str]:
     kind, found = entry.target_kind, entry.target_id
-    if entry.action in _ALONE:
+    if entry.action in SIGN_INS:
         return []
     words = []
     if kind == "rollout":

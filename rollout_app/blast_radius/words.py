@@ -1,6 +1,8 @@
 """The blast radius as sentences, and what is unknown about it. Pure."""
 
-from controlplane.web.display import MINUS, count, money, percent
+from typing import NamedTuple
+
+from controlplane.web.display import MINUS, NONE, count, money, percent
 from rollout_app.blast_radius.projection import Bounds, Projection
 from rollout_app.blast_radius.radius import BY_DOCUMENTS, BY_NOTHING, BY_SHADOW, BlastRadius, EndpointRadius
 
@@ -22,16 +24,49 @@ def endpoint_sentence(radius: EndpointRadius, owner: str) -> str:
     day, …`
     """
     name = f"{radius.endpoint or 'Tasks without an endpoint'} (team {owner})"
-    projection = radius.projection
-    if not projection.tasks:
+    if not radius.projection.tasks:
         return f"{name}: it is unknown what would move of its {_tasks(radius.traffic)} a day."
-    moves = [
+    moved = ", ".join(_moves(radius.projection)) or "nothing to another first model"
+    return f"{name}: of {_tasks(radius.traffic)} a day {moved}. {_cost(radius.projection)}"
+
+
+def _moves(projection: Projection) -> list[str]:
+    return [
         f"{_shares(tasks, projection.tasks)} from {before} to {after}"
         for (before, after), tasks in projection.moves.items()
         if tasks[1] >= _LEAST_SHARE * projection.tasks
     ]
-    moved = ", ".join(moves) if moves else "nothing to another first model"
-    return f"{name}: of {_tasks(radius.traffic)} a day {moved}. {_cost(projection)}"
+
+
+class EndpointRow(NamedTuple):
+    """One endpoint as a row of a table; costs are per day. `between` is empty if the change is exact or unknown."""
+
+    name: str
+    tasks: str
+    moves: list[str]
+    now: str
+    change: str
+    between: str
+
+
+def endpoint_row(radius: EndpointRadius) -> EndpointRow:
+    """Describe one endpoint like `endpoint_sentence`, in cells."""
+    projection, name = radius.projection, radius.endpoint or "no endpoint"
+    tasks = count(radius.traffic) if radius.traffic >= 10 else f"{radius.traffic:.1f}"
+    if not projection.tasks:
+        return EndpointRow(name, tasks, ["unknown"], NONE, "unknown", "")
+    moves = _moves(projection) or ["nothing to another first model"]
+    if not projection.covered:
+        return EndpointRow(name, tasks, moves, NONE, "unknown", "")
+    return EndpointRow(name, tasks, moves, money(projection.cost), *_change(projection.change))
+
+
+def _change(change: Bounds) -> tuple[str, str]:
+    low, high = _signed(change.low), _signed(change.high)
+    if low == high:
+        return low, ""
+    between = f"{low} to {high}"
+    return (between, "") if change.expected is None else (_signed(change.expected), between)
 
 
 def unknowns(radius: BlastRadius) -> list[str]:

@@ -13,7 +13,7 @@ from policies_app.models import Environment, PolicyVersion, Workload
 from rollout_app.blast_radius.latency import projected_latency
 from rollout_app.blast_radius.projection import Bounds
 from rollout_app.blast_radius.radius import BlastRadius, radius_of, radius_of_candidate
-from rollout_app.blast_radius.words import endpoint_sentence, headline, unknowns
+from rollout_app.blast_radius.words import EndpointRow, endpoint_row, headline, unknowns
 from rollout_app.engine.states import State
 from rollout_app.evidence_report.realised import realised
 from rollout_app.evidence_report.words import realised_sentences, saved_or_unknown, saved_since
@@ -21,7 +21,7 @@ from rollout_app.models import Rollout
 
 log = logging.getLogger(__name__)
 
-_SENTENCES = 8  # endpoints that are listed
+_ENDPOINTS = 8  # endpoints that are listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,8 @@ class Ahead:
 
     headline: str = ""
     basis: str = ""
-    sentences: tuple[str, ...] = ()
+    owner: str = ""
+    endpoints: tuple[EndpointRow, ...] = ()
     more: int = 0
     asked: tuple[tuple[str, str], ...] = ()
     differing: str = NONE
@@ -79,12 +80,12 @@ def _shown(read: Callable[[], BlastRadius], baseline: PolicyVersion, candidate: 
 
 
 def _ahead(radius: BlastRadius, changed: tuple[Difference, ...]) -> Ahead:
-    owner = radius.workload.owner.name
     return Ahead(
         headline=headline(radius),
         basis=_BASES[radius.basis],
-        sentences=tuple(endpoint_sentence(each, owner) for each in radius.endpoints[:_SENTENCES]),
-        more=max(0, len(radius.endpoints) - _SENTENCES),
+        owner=radius.workload.owner.name,
+        endpoints=tuple(endpoint_row(each) for each in radius.endpoints[:_ENDPOINTS]),
+        more=max(0, len(radius.endpoints) - _ENDPOINTS),
         asked=tuple(
             (model, _share(bounds, radius.whole.tasks)) for model, bounds in radius.whole.asked.items()
         ),

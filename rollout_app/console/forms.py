@@ -64,9 +64,10 @@ def _ahead(at: datetime | None) -> datetime | None:
 class ProposeForm(forms.Form):
     """Propose a rollout: which version, where, by which plan, and why."""
 
-    environment = forms.ModelChoiceField(Environment.objects.none(), empty_label=None)
+    # The values are names and numbers, as in a link to this page, so that a choice can be asked about by GET.
+    environment = forms.ModelChoiceField(Environment.objects.none(), empty_label=None, to_field_name="name")
     candidate = forms.ModelChoiceField(
-        PolicyVersion.objects.none(), empty_label=None, label="Candidate version"
+        PolicyVersion.objects.none(), empty_label=None, to_field_name="number", label="Candidate version"
     )
     plan = forms.ModelChoiceField(
         Plan.objects.all(),

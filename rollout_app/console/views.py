@@ -81,6 +81,7 @@ def rollouts(request: HttpRequest) -> HttpResponse:
         "listed": [(rollout, presenters.served_share(rollout)) for rollout in rows],
         "tabs": [(key, label) for key, (label, _) in _FILTERS.items()],
         "chosen": request.GET.get("show", ""),
+        "may_propose": may(request, Role.EDITOR, permissions.ANYWHERE),
     }
     return page(request, "rollouts/rollouts.html", context, title="Rollouts")
 
@@ -283,12 +284,11 @@ def propose(request: HttpRequest) -> HttpResponse:
 def _ahead(workload: Workload, places: QuerySet[Environment], form: ProposeForm) -> Ahead | None:
     """Show the blast radius for the version and environment that the link names or that were posted.
 
-    Without an environment, use the only one if there is just one.
+    Without an environment, use the one that the form selects: the first.
     """
     given = form.cleaned_data if form.is_bound else form.initial
     candidate, environment = given.get("candidate"), given.get("environment")
-    if environment is None and len(places) == 1:
-        environment = places[0]
+    environment = environment or places.first()
     if candidate is None or environment is None or environment not in places:
         return None
     return ahead_of_candidate(environment, workload, candidate)
@@ -297,13 +297,16 @@ def _ahead(workload: Workload, places: QuerySet[Environment], form: ProposeForm)
 def _choose_workload(request: HttpRequest) -> HttpResponse:
     must(request, None, permissions.ANYWHERE)
     served = Workload.objects.filter(assignments__environment__in=environments_of(request)).distinct()
-    return page(request, "rollouts/choose.html", {"workloads": served}, title="Propose", crumbs=_trail())
+    if not may(request, Role.ADMIN, ""):
+        served = served.filter(owner__members=person(request))
+    chosen = served if may(request, Role.EDITOR, permissions.ANYWHERE) else served.none()
+    return page(request, "rollouts/choose.html", {"workloads": chosen}, title="Propose", crumbs=_trail())
 
 
 def _may_propose_in(request: HttpRequest, workload: Workload) -> QuerySet[Environment]:
     """Return the environments where this person is an editor and the workload is served."""
     served = Environment.objects.filter(assignments__workload=workload).order_by("name")
-    if chosen := served.filter(pk=_number(request.POST.get("environment", ""))).first():
+    if chosen := served.filter(name=request.POST.get("environment", "")).first():
         must(
             request, Role.EDITOR, chosen.name
         )  # it was not offered, so answer with a refusal instead of a form error

@@ -236,7 +236,11 @@ def _fleet(fleet: FleetView) -> Iterator[HoldReason]:
             "fleet", f"{len(fleet.rejected)} routers rejected the candidate's document ({names})."
         )
     if not fleet.routers:
-        yield HoldReason("fleet", "No router has polled in the last two minutes.")
+        yield HoldReason(
+            "fleet",
+            "No router has polled in the last two minutes.",
+            "Routers poll again: check that they run and reach this server.",
+        )
     elif fleet.applied < FLEET_SHARE * fleet.routers:
         yield HoldReason(
             "fleet",

@@ -11,6 +11,7 @@ from policies_app.models import Environment, Workload
 from rollout_app.console import ahead
 from rollout_app.models import Rollout
 from rollout_app.review import rollups
+from tests.support import builders
 from tests.support.outcomes import outcome
 from tests.support.pages import text
 from tests.support.people import People, proposed, running
@@ -34,7 +35,8 @@ def test_the_approval_shows_what_would_move_and_the_diff(
     address = reverse("console:act", args=[rollout.pk, "approve"])
     for headers in ({}, {"HX-Request": "true"}):
         page = text(client.get(address, headers=headers))
-        assert "Blast radius" in page and f"/tickets (team {summaries.owner.name}): of 4" in page
+        assert "Blast radius" in page and "/tickets" in page
+        assert f"Endpoints of team {summaries.owner.name}" in page
         assert "What changes" in page and "rules[heavy].when" in page
         assert "The effect on success is unknown before tasks are tried" in page
         # The form comes last, after the guardrails that will apply.
@@ -72,10 +74,33 @@ def test_the_proposal_shows_it(people: People, traffic: None, summaries: Workloa
     client = people("maria", "editor", team=summaries.owner)
     address = reverse("console:propose")
     page = text(client.get(address, {"workload": "summaries", "candidate": "2", "environment": "production"}))
-    assert "Blast radius" in page and "/tickets (team" in page
+    assert "Blast radius" in page and "/tickets" in page
     # If the link names no version, the newest one is selected in the form.
     newest = text(client.get(address, {"workload": "summaries"}))
     assert "Blast radius" in newest and "selected>v2" in newest
+
+
+def test_the_proposal_shows_it_for_the_environment_that_the_form_selects(
+    people: People, traffic: None, summaries: Workload
+) -> None:
+    builders.served(builders.environment("another"), summaries)
+    client = people("maria", "editor", team=summaries.owner)
+    address = reverse("console:propose")
+    first = text(client.get(address, {"workload": "summaries"}))
+    assert UNKNOWN in first, "another comes first and has no traffic"
+    changed = text(
+        client.get(address, {"workload": "summaries", "environment": "production", "candidate": "2"})
+    )
+    assert "/tickets" in changed and UNKNOWN not in changed
+
+
+def test_before_any_evidence_the_guardrails_are_only_their_margins(
+    people: People, production: Environment, summaries: Workload
+) -> None:
+    rollout = proposed(summaries, production)
+    page = text(people("eva", "approver").get(reverse("console:act", args=[rollout.pk, "approve"])))
+    assert "hold the rollout and roll it back" in page and "2.0" in page
+    assert "no data" not in page
 
 
 def test_a_failed_computation_does_not_prevent_an_approval(

@@ -4,6 +4,7 @@ from typing import Any
 
 from django.urls import reverse
 
+from controlplane.audit import log
 from controlplane.core import clock
 from controlplane.core.actors import SYSTEM
 from policies_app import actions as policies
@@ -61,3 +62,9 @@ def test_asked_together_the_answers_are_those_of_each_alone(
         alone = actions.refusals(rollout, now)
         assert {event: actions.refusal(rollout, event, now, known) for event in alone} == alone
         assert any(alone.values())
+
+
+def test_signing_in_is_no_recent_change(people: People, production: Environment) -> None:
+    log.record(actor=SYSTEM, action="session.begin", target=("user", "1"))
+    page = text(people("vic", "viewer").get(reverse("console:index")))
+    assert "registered environment production" in page and "signed in" not in page

@@ -19,8 +19,8 @@ PROPOSE = "/console/rollouts/propose/?workload=summaries"
 
 def filled(workload: Workload, environment: Environment, **changes: Any) -> dict[str, Any]:
     return {
-        "environment": environment.pk,
-        "candidate": workload.versions.get(number=2).pk,
+        "environment": environment.name,
+        "candidate": 2,
         "plan": Plan.objects.get(name="standard").pk,
         "reason": "cheaper",
     } | changes
@@ -92,7 +92,7 @@ def test_it_refuses_an_incomplete_or_invalid_proposal(
 def test_it_refuses_a_version_that_is_already_served(
     people: People, summaries: Workload, production: Environment
 ) -> None:
-    form = filled(summaries, production, candidate=summaries.versions.get(number=1).pk)
+    form = filled(summaries, production, candidate=1)
     response = people("maria", "editor", team=summaries.owner).post(PROPOSE, form)
     assert response.status_code == 422
     assert "already serves version 1 of summaries" in text(response)
@@ -105,6 +105,14 @@ def test_the_form_starts_with_the_version_named_in_the_link(people: People, summ
     assert form.initial["environment"].name == "production"
 
 
-def test_without_a_workload_it_asks_for_one(people: People, summaries: Workload) -> None:
-    page = text(people("maria", "editor").get("/console/rollouts/propose/"))
-    assert "?workload=summaries" in page
+def test_without_a_workload_it_asks_for_one_of_the_persons_teams(people: People, summaries: Workload) -> None:
+    address = "/console/rollouts/propose/"
+    assert "?workload=summaries" in text(people("maria", "editor", team=summaries.owner).get(address))
+    assert "?workload=summaries" in text(people("ada", "admin").get(address))
+    for name, role in (("tom", "editor"), ("vic", "viewer")):
+        assert "No workload to choose" in text(people(name, role).get(address))
+
+
+def test_it_is_offered_to_editors_only(people: People, summaries: Workload) -> None:
+    assert "Propose a rollout" in text(people("maria", "editor").get("/console/rollouts/"))
+    assert "Propose a rollout" not in text(people("vic", "viewer", "operator").get("/console/rollouts/"))

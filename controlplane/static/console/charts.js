@@ -19,7 +19,9 @@
     const write = WRITE[figures.unit];
     const times = figures.lines.flatMap((line) => line.points.map(([at]) => at * 1000));
     const [first, last] = [Math.min(...times), Math.max(...times)];
-    const form = last - first > 86_400_000 ? { day: "numeric", month: "short", hour: "2-digit" } : { hour: "2-digit", minute: "2-digit" };
+    const form = last - first > 86_400_000 ? { day: "numeric", month: "short", hour: "2-digit" } : { hour: "2-digit", minute: "2-digit", ...(last - first < 300_000 ? { second: "2-digit" } : {}) };
+    // A single moment needs some width around it, or the axis spans years.
+    const [from, to] = first < last ? [first, last] : [first - 60_000, last + 60_000];
     const clock = (at) => new Date(at).toLocaleString(undefined, form);
     const datasets = figures.lines.map((line) => ({
       label: line.name,
@@ -34,12 +36,12 @@
     if (figures.threshold !== null) {
       datasets.push({
         label: figures.thresholdName,
-        data: [{ x: first, y: figures.threshold }, { x: last, y: figures.threshold }],
+        data: [{ x: from, y: figures.threshold }, { x: to, y: figures.threshold }],
         borderColor: color("--pm-warn"),
         backgroundColor: color("--pm-warn"),
         borderDash: [5, 4],
         borderWidth: 1.3,
-        pointRadius: first === last ? 3 : 0,
+        pointRadius: 0,
       });
     }
     const ink = color("--pm-text");
@@ -52,7 +54,7 @@
         maintainAspectRatio: false,
         interaction: { mode: "nearest", axis: "x", intersect: false },
         scales: {
-          x: { type: "linear", ...(first < last ? { min: first, max: last } : {}), grid, ticks: { color: ink, maxTicksLimit: 5, callback: clock } },
+          x: { type: "linear", min: from, max: to, grid, ticks: { color: ink, maxTicksLimit: canvas.clientWidth < 420 ? 3 : 5, maxRotation: 0, callback: clock } },
           y: { grid, ticks: { color: ink, maxTicksLimit: 6, callback: write } },
         },
         plugins: {

@@ -23,12 +23,13 @@ function drawCurve() {
     },
     options: {
       animation: false,
+      maintainAspectRatio: false,
       scales: {
         x: { title: { display: true, text: "US dollars a task (mean)", color: ink }, ticks: { color: ink }, grid: { color: line } },
         y: { title: { display: true, text: "tasks done well (%)", color: ink }, ticks: { color: ink }, grid: { color: line } },
       },
       plugins: {
-        legend: { position: "bottom", labels: { color: ink, usePointStyle: true } },
+        legend: { position: "bottom", labels: { color: ink, usePointStyle: true, boxWidth: 8, boxHeight: 8 } },
         tooltip: { callbacks: { label: (item) => `${item.raw.name}: ${item.raw.y.toFixed(2)} %, $${item.raw.x.toFixed(6)} a task` } },
       },
     },

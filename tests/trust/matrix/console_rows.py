@@ -53,7 +53,7 @@ def _act(name: str, state: str, bound: Callable[[World], str] | None = None) -> 
 
 def _propose(world: World) -> Request:
     rollout = world.rollouts["completed"]
-    form = {"environment": world.production.pk, "candidate": rollout.baseline_id}
+    form = {"environment": world.production.name, "candidate": rollout.baseline.number}
     return "rollouts/propose/?workload=w-completed", WHY | form | {"plan": Plan.objects.get(name="ours").pk}
 
 
