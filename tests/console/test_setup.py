@@ -404,7 +404,7 @@ def test_the_plan_form_needs_as_many_queries_for_many_workloads(
     with django_assert_max_num_queries(16):
         page = text(client.get(address, {"at": chosen.pk}))
     assert f'<option value="{chosen.pk}" selected>workload-7 in production</option>' in page
-    assert page.count(" in production</option>") == 30 and ">nobody yet</option>" in page
+    assert page.count(" in production</option>") == 30 and ">no workload yet</option>" in page
 
 
 # --- guardrails ---------------------------------------------------------------------------------------

@@ -134,4 +134,7 @@ class TrafficForm(forms.Form):
         field = cast("forms.ModelChoiceField[Assignment]", self.fields["at"])
         field.queryset = assignments
         rows = assignments.values_list("pk", "workload__name", "environment__name")
-        field.choices = [("", "no workload yet"), *((pk, f"{workload} in {name}") for pk, workload, name in rows)]
+        field.choices = [
+            ("", "no workload yet"),
+            *((pk, f"{workload} in {name}") for pk, workload, name in rows),
+        ]
