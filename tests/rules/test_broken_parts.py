@@ -171,3 +171,16 @@ def test_sums_merge_field_by_field() -> None:
     assert money.dump() == [11.0 * at for at in range(19)]
     assert money.errors is None
     assert pytest.approx(6.907755278982137) == CERTAIN
+
+
+def test_what_older_sums_lack_stays_unknown_after_new_windows() -> None:
+    """The likelihood ratio at an odds ratio that format 4 lacks must not be taken for a figure as windows are added."""
+    psis = (*rates.HARM_PSIS, 12.0, 100.0)
+    known = RateStatistics(rates.HARM_PSIS)
+    older = RateStatistics.load_older(psis, known.dump()[:6] + known.llr)
+    for counts in [(100, 30, 100, 2)] * 4:  # at an odds ratio of 12 their likelihood is higher than at 1
+        older.add(counts)
+        known.add(counts)
+    assert older.llr[psis.index(12.0)] > rates.UNSEEN
+    expected = rates.log_ratio_at(rates.HARM_PSIS, known.llr, 8.0)
+    assert rates.log_ratio_at(psis, older.llr, 8.0) == pytest.approx(expected)

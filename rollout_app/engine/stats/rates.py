@@ -6,8 +6,9 @@ Grünwald, arXiv 2302.11401; Lindon & Malek, arXiv 2011.03567; Mantel & Haenszel
 """
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from operator import add
 
 from rollout_app.engine.stats.combine import log_sum_exp
@@ -17,9 +18,12 @@ from rollout_app.engine.stats.mixture import bound_normal, rho_for
 HARM_GRID = ((1.2, 0.15), (1.5, 0.30), (2.0, 0.30), (3.0, 0.15), (6.0, 0.06), (25.0, 0.04))
 SAFE_GRID = ((0.65, 0.10), (0.8, 0.20), (1.0, 0.50), (1.1, 0.20))
 HARM_PSIS = tuple(psi for psi, _ in HARM_GRID)
+SAFE_PSIS = tuple(psi for psi, _ in SAFE_GRID)
 HARM_LOG_PSIS = tuple(math.log(psi) for psi in HARM_PSIS)
 HARM_LOG_WEIGHTS = tuple(math.log(weight) for _, weight in HARM_GRID)
-UNSEEN = -1e6  # the log likelihood ratio at an odds ratio that older stored evidence lacks
+# The log likelihood ratio at an odds ratio that older stored evidence lacks. Windows are added to it, so what is
+# near it is unknown, too. A known ratio is not: that would take 10^14 tasks.
+UNSEEN = -1e15
 N_OPT = 500  # number of tasks at which intervals and cost evidence are sharpest
 
 _NEGLIGIBLE = 1e-17
@@ -96,23 +100,35 @@ def margin_odds_ratio(p_ref: float, margin: float) -> float | None:
     return p_bad / (1 - p_bad) / (p_ref / (1 - p_ref))
 
 
-@lru_cache(maxsize=1024)
 def safe_alternatives(psi_margin: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the odds ratios of SAFE_GRID below the margin's, and the logarithms of their weights."""
-    grid = [(psi, weight) for psi, weight in SAFE_GRID if psi < psi_margin]
-    total = sum(weight for _, weight in grid)
-    return tuple(psi for psi, _ in grid), tuple(math.log(weight / total) for _, weight in grid)
+    return _safe_alternatives(bisect_left(SAFE_PSIS, psi_margin))
+
+
+@cache
+def _safe_alternatives(n: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    return SAFE_PSIS[:n], _log_shares([weight for _, weight in SAFE_GRID[:n]])
+
+
+@cache
+def _harm_log_weights(first: int) -> tuple[float, ...]:
+    return _log_shares([weight for _, weight in HARM_GRID[first:]])
+
+
+def _log_shares(weights: Sequence[float]) -> tuple[float, ...]:
+    total = sum(weights)
+    return tuple(math.log(weight / total) for weight in weights)
 
 
 def harm_above(psis: Sequence[float], llr: Sequence[float], psi_null: float, deff: float = 1.0) -> float:
     """Return ln E against "odds ratio <= psi_null" (at least 1); 0 if no point of the grid is above it."""
     if psi_null <= 1:
         return log_mixture(llr[: len(HARM_PSIS)], HARM_LOG_WEIGHTS, deff)
-    grid = [(llr[i], weight) for i, (psi, weight) in enumerate(HARM_GRID) if psi > psi_null]
-    if not grid:
+    first = bisect_right(HARM_PSIS, psi_null)
+    if first == len(HARM_PSIS):
         return 0.0
-    at_null, total = log_ratio_at(psis, llr, psi_null), sum(weight for _, weight in grid)
-    return log_mixture([at - at_null for at, _ in grid], [math.log(w / total) for _, w in grid], deff)
+    at_null = log_ratio_at(psis, llr, psi_null)
+    return log_mixture([at - at_null for at in llr[first : len(HARM_PSIS)]], _harm_log_weights(first), deff)
 
 
 def log_ratio_at(psis: Sequence[float], llr: Sequence[float], psi: float) -> float:
@@ -122,18 +138,23 @@ def log_ratio_at(psis: Sequence[float], llr: Sequence[float], psi: float) -> flo
     cumulant generating functions, so it is smooth and concave. With the points of HARM_GRID and SAFE_GRID, the error is
     below 1e-4 of the candidate's bad tasks up to an odds ratio of 3, and below 3e-3 of them up to 6.
     """
-    points = [point for point in _grid(tuple(psis)) if point[1] < 0 or llr[point[1]] > UNSEEN]
+    logs, places = _grid(tuple(psis))
+    if min(llr, default=0.0) < UNSEEN / 10:
+        known = [
+            (at, place) for at, place in zip(logs, places, strict=True) if _value(llr, place) > UNSEEN / 10
+        ]
+        logs, places = (tuple(column) for column in zip(*known, strict=True))
     x = math.log(psi)
-    at = min(range(len(points)), key=lambda i: abs(points[i][0] - x))
-    if abs(points[at][0] - x) < 1e-9:
-        return _value(llr, points[at][1])
-    above = next((i for i, (log_psi, _) in enumerate(points) if log_psi > x), len(points))
-    first = min(max(above - 2, 0), max(len(points) - 4, 0))
-    near = points[first : first + 4]
+    above = bisect_right(logs, x)
+    for at in range(max(above - 1, 0), min(above + 1, len(logs))):
+        if abs(logs[at] - x) < 1e-9:
+            return _value(llr, places[at])
+    first = min(max(above - 2, 0), max(len(logs) - 4, 0))
+    near = logs[first : first + 4]
     total = 0.0
-    for log_psi, place in near:
+    for log_psi, place in zip(near, places[first : first + 4], strict=True):
         term = _value(llr, place)
-        for other, _ in near:
+        for other in near:
             if other != log_psi:
                 term *= (x - other) / (log_psi - other)
         total += term
@@ -145,14 +166,14 @@ def _value(llr: Sequence[float], place: int) -> float:
 
 
 @lru_cache(maxsize=4096)
-def _grid(psis: tuple[float, ...]) -> tuple[tuple[float, int], ...]:
-    """Return (ln psi, index in `psis`, or -1 for psi = 1) in order, without points too close for interpolation."""
+def _grid(psis: tuple[float, ...]) -> tuple[tuple[float, ...], tuple[int, ...]]:
+    """Return ln psi in order, and their indices in `psis` (-1 for psi = 1), without points too close to interpolate."""
     places = {1.0: -1, **{psi: i for i, psi in enumerate(psis)}}
     points: list[tuple[float, int]] = []
     for psi in sorted(places):
         if not points or math.log(psi) - points[-1][0] > 1e-3:
             points.append((math.log(psi), places[psi]))
-    return tuple(points)
+    return tuple(at for at, _ in points), tuple(place for _, place in points)
 
 
 def log_mixture(llrs: Sequence[float], log_weights: Sequence[float], deff: float = 1.0) -> float:
