@@ -114,6 +114,15 @@ def _needs_no_redis(item: pytest.Item) -> bool:
     return REDIS_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
 
 
+@pytest.fixture(autouse=True)
+def _checkpoints_go_with_their_rows() -> Iterator[None]:
+    """Remove the checkpoint file after each test. The rows that it describes are rolled back, so for the next test
+    in this process it would prove that entries are missing.
+    """
+    yield
+    (Path(os.environ["POINTSMAN_VAR"]) / "checkpoints").unlink(missing_ok=True)
+
+
 @pytest.fixture(scope="session")
 def s3() -> Iterator[Any]:
     """A store that speaks S3 (`tests.support.object_store.S3`)."""
