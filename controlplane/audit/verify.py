@@ -155,8 +155,12 @@ class Examination:
         if not isinstance(base, dict) or not isinstance(found, list) or not isinstance(told, dict):
             self._add_finding("forged", row.seq, "it claims to resume the log and does not say from where")
             return -1
-        if self._seen.get(str(base.get("hash"))) != base.get("seq") or row.prev_hash != chain.resume(
-            str(base.get("hash")), {"found": found, "nonce": told.get("nonce")}
+        known = self._seen.get(str(base.get("hash")))
+        if (
+            known is None
+            or known != base.get("seq")
+            or row.prev_hash
+            != chain.resume(str(base.get("hash")), {"found": found, "nonce": told.get("nonce")})
         ):
             self._add_finding(
                 "forged", row.seq, "it claims to resume the log from an entry that does not exist"

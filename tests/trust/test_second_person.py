@@ -1,5 +1,6 @@
 """Changes outside rollouts that need a second person: a first version, serving again after a stop, four eyes off."""
 
+import json
 from typing import Any
 
 import pytest
@@ -175,6 +176,36 @@ def test_a_change_is_requested_once_and_an_ended_request_takes_no_approval(
     with pytest.raises(Forbidden):
         change_requests.withdraw(other, actor=ben, reason="not mine")
     assert change_requests.withdraw(other, actor=anna, reason="never mind").state == "withdrawn"
+
+
+FIELDS = {
+    "action", "environment", "workload", "subject", "reason", "requested_by", "contributors", "approvals", "state",
+    "ended_by",
+}  # fmt: skip
+
+
+def _said(action: str) -> dict[str, tuple[Any, Any]]:
+    """Return what the newest entry of this action says that changed: (before, after) by field."""
+    diff = json.loads(bytes(Entry.objects.filter(action=action).latest("seq").body))["diff"]
+    return {change["path"][1:]: (change.get("before"), change.get("after")) for change in diff}
+
+
+def test_the_log_has_every_field_of_a_request_and_what_each_step_changed(
+    production: Environment, version: PolicyVersion, anna: Actor, ben: Actor
+) -> None:
+    request = request_serving(production, version, actor=anna, reason="first")
+    asked = _said("change.request")
+    assert set(asked) == FIELDS
+    assert asked["requested_by"] == (None, "anna")
+    assert asked["reason"] == (None, "first")
+    assert asked["environment"] == (None, "production")
+    assert asked["workload"] == (None, "summaries")
+    assert asked["state"] == (None, "waiting")
+    change_requests.reject(request, actor=ben, reason="not yet")
+    assert _said("change.reject") == {"state": ("waiting", "rejected"), "ended_by": ("", "ben")}
+    other = request_serving(production, version, actor=anna, reason="again")
+    change_requests.withdraw(other, actor=anna, reason="never mind")
+    assert _said("change.withdraw") == {"state": ("waiting", "withdrawn"), "ended_by": ("", "anna")}
 
 
 # --- four eyes off -----------------------------------------------------------------------------------

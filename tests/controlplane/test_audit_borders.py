@@ -1,0 +1,164 @@
+"""The audit log at its borders: lost checkpoints, forged continuations, days of the filter, the triggers' function."""
+
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.db import transaction
+
+from controlplane.audit import chain, checkpoints, log
+from controlplane.audit.models import Entry
+from controlplane.audit.pages import FilterForm
+from controlplane.audit.triggers import AppendOnly
+from controlplane.audit.verify import RESUME, Examination, StoredEntry
+from controlplane.core import clock
+from controlplane.core.actors import SYSTEM
+
+# --- checkpoints that the file lost ----------------------------------------------------------------------
+
+
+def write() -> Entry:
+    with transaction.atomic():
+        return log.record(actor=SYSTEM, action="test.write", target=("thing", "one"))
+
+
+def made(count: int) -> list[str]:
+    """Make checkpoints of an entry each; return their notes."""
+    notes = []
+    for _ in range(count):
+        write()
+        checkpoint = checkpoints.make()
+        assert checkpoint is not None
+        notes.append(f"{checkpoint.note}\n")
+    return notes
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("left", [[], [0], [0, 1], [0, 1, 2]])
+def test_the_next_checkpoint_writes_all_that_the_file_lost(left: list[int]) -> None:
+    notes = made(4)
+    checkpoints.checkpoint_file().write_text("".join(notes[place] for place in left))
+    (newest,) = made(1)
+    assert checkpoints.file_text() == "".join([*notes, newest])
+
+
+@pytest.mark.django_db
+def test_it_reads_the_whole_file_when_its_end_has_none_of_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file lost more notes than are looked for at its end, and what it still has is not written again."""
+    notes = made(5)
+    monkeypatch.setattr(checkpoints, "_LOOKED_BACK", 2)
+    checkpoints.checkpoint_file().write_text(notes[1])
+    (newest,) = made(1)
+    assert checkpoints.file_text() == "".join([notes[1], notes[0], *notes[2:], newest])
+
+
+# --- an entry that claims to continue the log -----------------------------------------------------------
+
+
+def entry(seq: int, previous: str, **members: Any) -> StoredEntry:
+    body = chain.canonical({"chain": "c", "seq": seq, **members})
+    return StoredEntry(seq, body, previous, chain.link(previous, body))
+
+
+def examined(*rows: StoredEntry) -> list[tuple[str, int]]:
+    examination = Examination("c")
+    examination.read(rows)
+    return [(finding.kind, finding.seq) for finding in examination.findings]
+
+
+FOUND = [{"seq": 2, "hash": "0" * 64}]
+FIRST = entry(1, chain.genesis("c"))
+NO_BASE: list[Any] = [
+    None, "x", {}, {"base": {"seq": 1, "hash": FIRST.hash}}, {"found": FOUND}, {"base": 1, "found": FOUND},
+    {"base": {"seq": 1, "hash": FIRST.hash}, "found": {}},
+]  # fmt: skip
+WRONG_BASE: list[Any] = [
+    {"seq": 1, "hash": "f" * 64},
+    {"seq": 2, "hash": FIRST.hash},
+    {"hash": FIRST.hash},
+    {},
+]
+
+
+def resuming(base_seq: int, base_hash: str, seq: int) -> StoredEntry:
+    proof = {"found": FOUND, "nonce": "n"}
+    evidence = {"base": {"seq": base_seq, "hash": base_hash}, **proof}
+    return entry(seq, chain.resume(base_hash, proof), action=RESUME, evidence=evidence)
+
+
+@pytest.mark.parametrize("base", [(0, chain.genesis("c")), (1, FIRST.hash)], ids=["the start", "an entry"])
+def test_a_continuation_is_not_expected_to_link_to_the_entry_before_it(base: tuple[int, str]) -> None:
+    """What Pointsman found is the one finding; the log goes on after it."""
+    resumed = resuming(*base, seq=2)
+    assert examined(FIRST, resumed, entry(3, resumed.hash)) == [("forged", 2)]
+
+
+@pytest.mark.parametrize("evidence", NO_BASE, ids=str)
+def test_a_continuation_from_nowhere_must_link_like_any_entry(evidence: Any) -> None:
+    linked = entry(2, FIRST.hash, action=RESUME, evidence=evidence)
+    assert examined(FIRST, linked) == [("forged", 2)]
+    loose = entry(2, "e" * 64, action=RESUME, evidence=evidence)
+    assert examined(FIRST, loose) == [("forged", 2), ("altered", 1)]
+
+
+@pytest.mark.parametrize("base", WRONG_BASE, ids=str)
+def test_a_continuation_from_an_entry_that_does_not_exist_must_link_like_any_entry(base: Any) -> None:
+    evidence = {"base": base, "found": FOUND, "nonce": "n"}
+    linked = entry(2, FIRST.hash, action=RESUME, evidence=evidence)
+    assert examined(FIRST, linked) == [("forged", 2)]
+    link = chain.resume(str(base.get("hash")), {"found": FOUND, "nonce": "n"})
+    assert examined(FIRST, entry(2, link, action=RESUME, evidence=evidence)) == [
+        ("forged", 2),
+        ("altered", 1),
+    ]
+
+
+# --- pages ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("given", "days"),
+    [
+        ({"since": "2026-03-01"}, [1, 2]),
+        ({"since": "2026-03-02"}, [2]),
+        ({"since": "2026-03-03"}, []),
+        ({"until": "2026-03-01"}, [1]),
+        ({"until": "2026-03-02"}, [1, 2]),
+        ({"until": "2026-02-28"}, []),
+        ({"since": "2026-03-01", "until": "2026-03-01"}, [1]),
+        ({"since": "1 March"}, [1, 2]),
+    ],
+    ids=str,
+)
+def test_the_days_of_the_filter_are_inclusive(
+    given: dict[str, str], days: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first entry is from the first moment of its day in UTC, the second from the last."""
+    first, last = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 2, 23, 59, 59, 999_999, tzinfo=UTC)
+    written = []
+    for at in (first, last):
+        monkeypatch.setattr(clock, "now", lambda at=at: at)
+        written.append(write().pk)
+    found = FilterForm(given).narrow(Entry.objects.filter(pk__in=written))
+    assert sorted(one.at.day for one in found) == days
+
+
+# --- triggers -------------------------------------------------------------------------------------------
+
+
+def test_postgresql_gets_the_function_before_the_triggers_that_call_it() -> None:
+    executed: list[str] = []
+    editor: Any = SimpleNamespace(
+        connection=SimpleNamespace(vendor="postgresql"), execute=lambda sql, params: executed.append(sql)
+    )
+    state: Any = SimpleNamespace(apps=apps)
+    AppendOnly("Entry").database_forwards("audit", editor, state, state)
+    made = [
+        place for place, sql in enumerate(executed) if "FUNCTION append_only_refuse() RETURNS trigger" in sql
+    ]
+    calls = [place for place, sql in enumerate(executed) if "EXECUTE FUNCTION append_only_refuse()" in sql]
+    assert (len(made), len(calls)) == (1, 2)
+    assert made[0] < min(calls)

@@ -1,0 +1,89 @@
+"""Values exactly at a border: the fewest tasks, one success, the same share, a margin of 100 %, evidence of 1."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from rollout_app.engine.evidence import ClosedWindow, Differing, MinuteRow, SliceSums
+from rollout_app.engine.measures.base import CERTAIN, Conditions
+from rollout_app.engine.measures.bounds import RatioBound
+from rollout_app.engine.measures.rate_parts import RatePart
+from rollout_app.engine.measures.rates import RateDifference
+from rollout_app.engine.measures.ratios import RatioChange
+from rollout_app.engine.measures.shares import DIFFERING, Shares
+from rollout_app.engine.measures.sufficient import MissingStatistics, RateStatistics
+from rollout_app.engine.metrics import Metric
+from rollout_app.engine.stats import rates
+from rollout_app.engine.stats.ratios import Moments
+from tests.support.evidence_builders import REFERENCE, arm, ledger
+
+
+@pytest.mark.parametrize("silent", ["candidate_differing", "baseline_differing"])
+def test_the_differing_share_needs_the_reports_of_both_arms(silent: str) -> None:
+    differ = Differing(100, {"large>small": SliceSums(tasks=20)})
+    window = ClosedWindow(1, 0, 0, arm(100), arm(100), candidate_differing=differ, baseline_differing=differ)
+    shares = Shares()
+    unknown: dict[str, Any] = {silent: None}
+    shares.take(replace(window, **unknown))
+    assert (DIFFERING in shares.kinds, shares.known_to_differ_or_not, shares.differing) == (False, 0, None)
+    shares.take(window)
+    assert (shares.kinds[DIFFERING].nt, shares.known_to_differ_or_not) == (100, 200)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "cost", "successes", "certain"),
+    [(50, 0, 1, True), (50, 0, 50, True), (49, 0, 1, False), (50, 0, 0, False), (50, 1, 1, False)],
+)
+def test_free_tasks_are_certainly_within_a_bound_on_cost(
+    tasks: int, cost: int, successes: int, certain: bool
+) -> None:
+    """50 tasks (`least_cost_tasks`) that cost nothing, one a success: cost per success is 0, below any bound."""
+    measure = RatioBound(Metric.COST_PER_SUCCESS, 1_000.0, 0.1, REFERENCE)
+    measure.whole.stats.candidate = Moments(tasks, cost, successes, cost * cost, cost, successes)
+    found = measure.safe(1_000.0, Conditions())
+    assert found == CERTAIN if certain else found < CERTAIN
+
+
+def test_the_baseline_s_last_minutes_begin_with_the_one_asked_for() -> None:
+    opened = ledger()
+    rows = [MinuteRow(1, minute, arm(100), arm(200 + minute)) for minute in (100, 101, 102)]
+    assert len(opened.take(rows, before=103)) > 0
+    found = {minute: opened.baseline_since(minute).tasks for minute in (100, 101, 102, 103)}
+    assert found == {100: 300 + 301 + 302, 101: 301 + 302, 102: 302, 103: 0}
+
+
+@pytest.mark.parametrize("margin", [1.0, 1.5])
+def test_nothing_is_shown_about_a_mean_that_may_fall_to_zero(margin: float) -> None:
+    """Quality can fall by at most 100 %: with such a margin there is no worse mean that could be excluded."""
+    measure = RatioChange(Metric.QUALITY, margin, 0.1, REFERENCE)
+    measure.whole.stats.add(Moments(500, 400, 500, 335, 400, 500), Moments(500, 400, 500, 335, 400, 500))
+    assert measure.safe(margin, Conditions()) == 0.0
+    assert measure.safe(0.99, Conditions()) > 0.0
+
+
+def test_a_part_that_misses_as_much_as_the_whole_keeps_its_own_direction() -> None:
+    """The candidate misses 30 of 100 grades in the part and 10 overall; the baseline the other way round.
+
+    Z_HARM is 1 and the weight 50, so 1 standard error is sqrt(.2 x .8 / 50). Of the difference of 20 points .1434 are
+    left, in relation to the 90 % known in the other arm: an excess of .1594. In the part it is the candidate's.
+    """
+    measure = RateDifference(Metric.FAILURE, 0.02, 0.1, REFERENCE, {1_000}, (2,))
+    part = RatePart(RateStatistics(rates.HARM_PSIS), MissingStatistics(30, 100, 10, 100, 10.0, 50.0))
+    part.stats.add((70, 21, 90, 9))
+    measure.parts["since 2"] = part
+    measure.whole.missing = MissingStatistics(10, 100, 30, 100, -10.0, 50.0)
+    measure.whole.stats.add((90, 9, 70, 7))
+    excess = (0.2 - math.sqrt(0.2 * 0.8 / 50)) / 0.9
+    found = next(part for part in measure.harm(Conditions()) if part.name == "since 2")
+    assert excess == pytest.approx(0.1594, abs=1e-4)
+    assert found.estimate == pytest.approx(21 / 70 - 9 / 90 - excess * 21 / 70)
+
+
+@pytest.mark.parametrize(("log_e", "listed"), [(-1e-9, False), (0.0, False), (1e-9, True)])
+def test_evidence_of_one_is_no_harm(log_e: float, listed: bool) -> None:
+    """An e-value of 1 (ln 1 = 0) is no evidence: a guardrail is named as harmful only above it."""
+    judgement = ledger(looks=5).judge(1)
+    verdict = replace(judgement.verdicts[0], counted=True, log_e_counted=log_e)
+    assert replace(judgement, verdicts=(verdict,)).harmful == ((verdict,) if listed else ())
