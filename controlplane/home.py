@@ -21,7 +21,7 @@ from rollout_app.console.ahead import stories_of
 from rollout_app.console.needs import SHOWN, RolloutNeeds, ended_lately, needs
 from rollout_app.console.setup.first_steps import first_steps
 from rollout_app.review.attribution import CellChange
-from rollout_app.review.environments import review_environment
+from rollout_app.review.environments import whole_of
 
 _PARTS = {
     "heading": "home/_heading.html",
@@ -83,14 +83,14 @@ def spend(request: HttpRequest) -> HttpResponse:
     """Show this week's cost and what its rollouts achieved. The home page loads it separately: it sums many rows."""
     must(request, None, permissions.ANYWHERE)
     now = clock.now()
-    weeks = [(e, review_environment(e, days=7, now=now).whole) for e in environments_of(request)[:_WEEKS_OF]]
+    weeks = [(e, whole_of(e, days=7, now=now)) for e in environments_of(request)[:_WEEKS_OF]]
     context = {
         "weeks": [
             (e, {"now": week.now, "saved": _saved(week), "more": -(_saved(week) or 0)})
             for e, week in weeks
             if week.now.tasks
         ],
-        "stories": stories_of(ended_lately(request)[:_STORIES]),
+        "stories": stories_of(list(ended_lately(request)[:_STORIES])),
     }
     return fragment(request, "home/_spend.html", context)
 

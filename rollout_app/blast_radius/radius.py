@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from uuid import UUID
 
 from controlplane.core import clock
 from policies_app.actions import served_assignment
@@ -20,7 +21,7 @@ from rollout_app.blast_radius.routing import choices, everything, facts_of
 from rollout_app.blast_radius.week import CellKey, Week, read_week, seen_escalations
 from rollout_app.engine.diagnosis.figures import NOTHING
 from rollout_app.engine.states import ENDED, State
-from rollout_app.models import Rollout
+from rollout_app.models import Rollout, Transition
 
 BY_SHADOW, BY_DOCUMENTS, BY_NOTHING = "shadow", "documents", "nothing"
 
@@ -76,17 +77,22 @@ def radius_of(rollout: Rollout) -> BlastRadius:
 
 def moved_at(rollout: Rollout) -> datetime | None:
     """Return when the candidate first got traffic; None: it has had none."""
-    if rollout.started_at is None:
-        return None
-    if rollout.stages[0]["mode"] != "shadow":
+    return moves_of([rollout])[rollout.pk]
+
+
+def moves_of(rollouts: Sequence[Rollout]) -> dict[UUID, datetime | None]:
+    """Return the same of several rollouts, in one query at most."""
+    shadowed = [each.pk for each in rollouts if each.started_at and each.stages[0]["mode"] == "shadow"]
+    later = Transition.objects.filter(rollout__in=shadowed, after_stage__gt=0).order_by("-sequence")
+    moves = dict(later.values_list("rollout_id", "at")) if shadowed else {}
+    return {each.pk: _moved_at(each, moves) for each in rollouts}
+
+
+def _moved_at(rollout: Rollout, moves: Mapping[UUID, datetime]) -> datetime | None:
+    """`moves`: the first move out of the shadow stage, by rollout."""
+    if rollout.started_at is None or rollout.stages[0]["mode"] != "shadow":
         return rollout.started_at
-    later = (
-        rollout.transitions.filter(after_stage__gt=0)
-        .order_by("sequence")
-        .values_list("at", flat=True)
-        .first()
-    )
-    return later or (rollout.ended_at if State(rollout.state) in ENDED else None)
+    return moves.get(rollout.pk) or (rollout.ended_at if State(rollout.state) in ENDED else None)
 
 
 def radius_of_candidate(

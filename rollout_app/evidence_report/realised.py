@@ -4,19 +4,29 @@ Projected is what the arms showed in the same minutes. Realised compares the can
 the week before it had any traffic, at one mix of endpoints; other things may have changed between the two periods.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
+from typing import NamedTuple
+from uuid import UUID
 
-from rollout_app.blast_radius.radius import moved_at
+from rollout_app.blast_radius.radius import moves_of
 from rollout_app.blast_radius.week import SPAN
 from rollout_app.engine.diagnosis import Change, OutcomeSums, PeriodComparison, compare_periods
 from rollout_app.engine.diagnosis.figures import total
 from rollout_app.engine.states import State
 from rollout_app.models import Rollout
 from rollout_app.review import reading
-from rollout_app.review.reading import Routes
-from rollout_app.review.rollouts import LONGEST_AFTER, candidates_tasks, compared, saving, span_of
+from rollout_app.review.reading import Routes, Span
+from rollout_app.review.rollouts import (
+    LONGEST_AFTER,
+    RolloutPeriods,
+    RolloutSums,
+    read_rollouts,
+    saving,
+    spans_of,
+)
 
 DAY = timedelta(days=1)
 PART = 7 * DAY  # so that harm in a later week is not hidden in a month's mean
@@ -57,20 +67,52 @@ class Realised:
     parts: Sequence[RealisedPart]
 
 
+class RealisedTimes(NamedTuple):
+    """The times to read of a completed rollout: its minutes, the week before, and the parts after completion."""
+
+    rollout: Rollout
+    span: Span
+    before: Span
+    parts: Sequence[Span]
+
+
 def realised(rollout: Rollout, now: datetime) -> Realised | None:
     """Return the effect; None unless the rollout is completed and some time has passed since."""
-    if rollout.state != State.COMPLETED or rollout.ended_at is None or now <= rollout.ended_at:
-        return None
-    start, end = rollout.ended_at, min(now, rollout.ended_at + LONGEST_AFTER)
-    first = moved_at(rollout) or rollout.started_at or start
-    place = (rollout.environment, rollout.workload)
-    before = _of(reading.routes(*place, first - SPAN, first), rollout.baseline.number)
-    spans = _parts(start, end)
-    found = [reading.routes(*place, *span) for span in spans]
-    ours = [_of(part, rollout.candidate.number) for part in found]
-    comparison = _compared(reading.added(ours), before)
-    span = span_of(rollout, now)
-    arms = compared(rollout, *span)
+    found = read_realised([rollout], now).get(rollout.pk)
+    return None if found is None else found()
+
+
+def read_realised(rollouts: Sequence[Rollout], now: datetime) -> dict[UUID, Callable[[], Realised]]:
+    """Read what the effects of rollouts are computed from, in seven queries for all; others than `realised` says are
+    missing. Each is computed when called, so that an error concerns one rollout.
+    """
+    times = _times([each for each in rollouts if _has_passed(each, now)], now)
+    read = read_rollouts(
+        [RolloutPeriods(each.rollout, each.span, [[each.before], each.parts]) for each in times]
+    )
+    return {each.rollout.pk: partial(_computed, each, found) for each, found in zip(times, read, strict=True)}
+
+
+def _has_passed(rollout: Rollout, now: datetime) -> bool:
+    return rollout.state == State.COMPLETED and rollout.ended_at is not None and now > rollout.ended_at
+
+
+def _times(rollouts: Sequence[Rollout], now: datetime) -> list[RealisedTimes]:
+    times, moves = [], moves_of(rollouts)
+    for rollout, span in zip(rollouts, spans_of(rollouts, now), strict=True):
+        ended = rollout.ended_at or now
+        first = moves[rollout.pk] or rollout.started_at or ended
+        parts = _parts(ended, min(now, ended + LONGEST_AFTER))
+        times.append(RealisedTimes(rollout, span, (first - SPAN, first), parts))
+    return times
+
+
+def _computed(times: RealisedTimes, found: RolloutSums) -> Realised:
+    rollout, (start, end) = times.rollout, (times.parts[0][0], times.parts[-1][1])
+    (week,), parts = found.others
+    before = _of(week, rollout.baseline.number)
+    ours = [_of(part, rollout.candidate.number) for part in parts]
+    comparison, arms = _compared(reading.added(ours), before), found.compared()
     after = total(reading.added(ours).values())
     days = max((end - start) / DAY, 1 / 24)
     saved = saving(after, comparison)
@@ -80,15 +122,15 @@ def realised(rollout: Rollout, now: datetime) -> Realised | None:
         days=days,
         before=total(before.values()),
         after=after,
-        others=sum(total(part.values()).tasks for part in found) - after.tasks,
+        others=sum(total(part.values()).tasks for part in parts) - after.tasks,
         comparison=comparison,
         projected=arms.cost_per_success,
         projected_failures=arms.failures,
         saved_a_day=saved and Change(saved.estimate / days, saved.low / days, saved.high / days),
-        ran=saving(candidates_tasks(rollout, *span), arms),
+        ran=saving(total(found.arm("candidate").values()), arms),
         parts=[
             RealisedPart(*span, total(part.values()), _compared(part, before))
-            for span, part in zip(spans, ours, strict=True)
+            for span, part in zip(times.parts, ours, strict=True)
         ],
     )
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from django.db import connection
 from django.db.models import F, Q, Sum
@@ -36,6 +37,7 @@ _HEALTH = ("tasks", "successes", "failures", "errors", "escalations", "fallbacks
 NO_LIMIT = 60 * 24 * 365 * 200  # a Unix minute later than any outcome (in 2170)
 _DAY_S = 86_400
 _ROWS = 1_000  # rows per statement; SQLite allows 32,766 parameters
+_STAGES = 100  # per statement; SQLite unites at most 500 queries
 _TABLE = ArmTotals._meta.db_table
 
 
@@ -166,20 +168,34 @@ def _select_ranges(ranges: Sequence[MinuteRange], columns: str, tail: str = "") 
             yield from cursor.fetchall()
 
 
-def stamped(rollout: Rollout) -> tuple[datetime | None, datetime | None]:
+Ends = tuple[datetime | None, datetime | None]
+
+
+def stamped(rollout: Rollout) -> Ends:
     """Return the first and last minute of a rollout, as its routers stamped them. Reads the ends of the index
     per stage.
     """
-    ends = [
-        f"SELECT {end}(minute) FROM {_TABLE} WHERE rollout = %s AND stage = %s AND NOT (rollout = '')"  # noqa: S608
-        for end in ("MIN", "MAX")
-    ]
-    stages = range(len(rollout.stages))
-    values = [value for stage in stages for _ in ends for value in (str(rollout.pk), stage)]
-    with connection.cursor() as cursor:
-        cursor.execute(" UNION ALL ".join(ends * len(stages)), values)
-        found = [stored_moment(minute) for (minute,) in cursor.fetchall() if minute is not None]
-    return (min(found), max(found)) if found else (None, None)
+    return stamped_of([rollout])[rollout.pk]
+
+
+def stamped_of(rollouts: Sequence[Rollout]) -> dict[UUID, Ends]:
+    """Return the same of several rollouts, in one query for up to 100 stages."""
+    stages = [(each.pk, stage) for each in rollouts for stage in range(len(each.stages))]
+    found: dict[UUID, list[datetime]] = {each.pk: [] for each in rollouts}
+    for some in chunks(stages, _STAGES):
+        ends = [
+            f"SELECT %s, {end}(minute) FROM {_TABLE} WHERE rollout = %s AND stage = %s AND NOT (rollout = '')"  # noqa: S608
+            for end in ("MIN", "MAX")
+        ]
+        values = [
+            value for at, (pk, stage) in enumerate(some) for _ in ends for value in (at, str(pk), stage)
+        ]
+        with connection.cursor() as cursor:
+            cursor.execute(" UNION ALL ".join(ends * len(some)), values)
+            for at, minute in cursor.fetchall():
+                if minute is not None:
+                    found[some[at][0]].append(stored_moment(minute))
+    return {pk: (min(minutes), max(minutes)) if minutes else (None, None) for pk, minutes in found.items()}
 
 
 def telemetry(rollout: str, before: int, received_at: datetime | None) -> Telemetry:

@@ -68,14 +68,18 @@ class CellChange(Generic[K]):
 
 
 def attribute(now: Mapping[K, OutcomeSums], before: Mapping[K, OutcomeSums]) -> list[CellChange[K]]:
-    """Return every cell of either period, largest change first. The effects add up to the whole change of cost."""
+    """Return every cell of either period, largest change first."""
+    return sorted(changes(now, before), key=attrgetter("weight"), reverse=True)
+
+
+def changes(now: Mapping[K, OutcomeSums], before: Mapping[K, OutcomeSums]) -> list[CellChange[K]]:
+    """Return every cell of either period. The effects add up to the whole change of cost."""
     growth = _growth(now, before)
-    cells = [
+    return [
         CellChange(key, ours, theirs, _effects(ours, theirs, growth))
         for key in {**now, **before}
         for ours, theirs in [(now.get(key, NOTHING), before.get(key, NOTHING))]
     ]
-    return sorted(cells, key=attrgetter("weight"), reverse=True)
 
 
 def _growth(now: Mapping[Any, OutcomeSums], before: Mapping[Any, OutcomeSums]) -> float | None:

@@ -17,7 +17,7 @@ from django.db.models import Q, Sum
 from policies_app.models import Environment, Workload
 from rollout_app.engine.diagnosis import OutcomeSums
 from rollout_app.review import columns, running_sums
-from rollout_app.review.attribution import CellChange, ModelShift, attribute, joined, model_shift
+from rollout_app.review.attribution import CellChange, ModelShift, attribute, changes, joined, model_shift
 from rollout_app.review.figures import cost_interval
 from rollout_app.review.models import DayOutcomes, OwnerDay
 from rollout_app.review.rollups import DAY
@@ -107,7 +107,9 @@ def review_environment(
     """Review an environment. `owner`: a team's name, to include only its workloads."""
     period, known = Period.ending_today(days, now), running_sums.known(environment, now)
     names = _names(owner)
-    cells = attribute(*_sums(environment, period, known, owner, names))
+    sums = _sums(environment, period, known, owner)
+    # Not those created, or given to another owner, after the names were read.
+    cells = attribute(*({place: side[place] for place in side if place.workload in names} for side in sums))
     workloads = _joined_by(cells, lambda place: names[place.workload])
     owners = _joined_by(workloads, lambda workload: workload.owner)
     return EnvironmentReview(
@@ -123,6 +125,12 @@ def review_environment(
     )
 
 
+def whole_of(environment: Environment, *, days: int, now: datetime) -> CellChange[None]:
+    """Return the same period of all cells together, without the breakdowns."""
+    period, known = Period.ending_today(days, now), running_sums.known(environment, now)
+    return joined(None, changes(*_sums(environment, period, known, None)))
+
+
 def _names(owner: str | None) -> dict[int, WorkloadName]:
     rows = Workload.objects.order_by().values_list("pk", "name", "owner__name", "quality_bar")
     if owner is not None:
@@ -135,7 +143,6 @@ def _sums(
     period: Period,
     known: Known,
     owner: str | None,
-    names: Mapping[int, WorkloadName],
 ) -> tuple[dict[Place, OutcomeSums], dict[Place, OutcomeSums]]:
     """Return sums now and before by place."""
     now, before = {}, {}
@@ -144,8 +151,6 @@ def _sums(
     )
     for cell in running_sums.cells(environment, (start, middle, end), owner):
         place = Place(cell.workload, cell.endpoint)
-        if place.workload not in names:
-            continue  # created, or given to another owner, after the names were read
         if any(cell.now):
             now[place] = OutcomeSums(*cell.now)
         if any(cell.before):
@@ -263,6 +268,6 @@ def interval_of_the_whole(review: EnvironmentReview) -> tuple[float | None, floa
     if review.owner is not None:
         days = days.filter(owner__name=review.owner)
     found = days.aggregate(**columns.from_rows())
-    sums = columns.as_sums(found[f"{column}_"] for column in columns.COLUMNS)
+    sums = columns.as_sums([found[f"{column}_"] for column in columns.COLUMNS])
     same = (sums.tasks, sums.cost) == (review.whole.now.tasks, review.whole.now.cost)
     return cost_interval(sums) if same else (None, None)

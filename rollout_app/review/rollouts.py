@@ -1,9 +1,13 @@
 """The review of a rollout: its arms in the same minutes, and the workload before, during and after. Reads only."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import chain, compress, islice
+from typing import NamedTuple
 
 from controlplane.core import clock
+from policies_app.models import Environment, Workload
 from rollout_app.engine.diagnosis import Change, Diagnosis, OutcomeSums, PeriodComparison, compare_arms
 from rollout_app.engine.diagnosis.figures import total
 from rollout_app.engine.states import State
@@ -12,7 +16,7 @@ from rollout_app.outcomes import minute_totals
 from rollout_app.review import reading
 from rollout_app.review.attribution import CellChange, CostEffects
 from rollout_app.review.diagnosing import IN_THE_SAME_MINUTES, diagnosed
-from rollout_app.review.reading import Routes, grouped
+from rollout_app.review.reading import Routes, Slots, Span, grouped
 
 HOURLY_FROM = timedelta(hours=3)  # shorter rollouts are compared minute by minute
 LONGEST_AFTER = timedelta(days=30)  # how long after its end the effect of a rollout is reported
@@ -41,17 +45,80 @@ class RolloutReview:
     diagnosis: Diagnosis
 
 
+class RolloutPeriods(NamedTuple):
+    """A rollout to read: its minutes, and groups of further periods of its workload; those of a group are in order."""
+
+    rollout: Rollout
+    span: Span
+    others: Sequence[Sequence[Span]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutSums:
+    """What was read of a rollout. `slots`: both arms by (stage, minute or hour); `routes`: its own, over its minutes;
+    `others`: all routes of the workload in each group of further periods.
+    """
+
+    rollout: Rollout
+    slots: Slots
+    routes: Routes
+    others: Sequence[Sequence[Routes]]
+
+    def compared(self) -> PeriodComparison:
+        """Compare the arms within the same minutes (hours in a long rollout) of the same stage."""
+        pairs = [
+            (arms["candidate"], arms["baseline"]) for _, arms in sorted(self.slots.items()) if len(arms) == 2
+        ]
+        return compare_arms(pairs, deff_of(self.rollout))
+
+    def arm(self, arm: str) -> Routes:
+        """Return the arm's routes without the shadow stage, in which the candidate serves nothing to compare."""
+        stages = {
+            route.stage for route, sums in self.routes.items() if route.arm == "candidate" and sums.tasks
+        }
+        return {
+            route: sums
+            for route, sums in self.routes.items()
+            if route.arm == arm and sums.tasks and (route.stage in stages or not stages)
+        }
+
+
+def read_rollouts(asked: Sequence[RolloutPeriods]) -> list[RolloutSums]:
+    """Read several rollouts in five queries: three choose the sources."""
+    arms = [reading.Periods(*_place(each), [each.span], str(each.rollout.pk), days=False) for each in asked]
+    routes = [reading.Periods(*_place(each), [each.span], str(each.rollout.pk)) for each in asked]
+    others = [[reading.Periods(*_place(each), group) for group in each.others] for each in asked]
+    long = [each.span[1] - each.span[0] > HOURLY_FROM for each in asked]
+    chosen = iter(reading.times_of([*compress(arms, long), *routes, *chain(*others)]))
+    by_time = [
+        next(chosen) if is_long else reading.minutes_of(each)
+        for each, is_long in zip(arms, long, strict=True)
+    ]
+    slots = reading.arms_by_time(by_time, [3_600 if is_long else 60 for is_long in long])
+    found = reading.routes_of(list(chosen))
+    ours, rest = [whole for (whole,) in found[: len(asked)]], iter(found[len(asked) :])
+    return [
+        RolloutSums(each.rollout, mine, own, list(islice(rest, len(each.others))))
+        for each, mine, own in zip(asked, slots, ours, strict=True)
+    ]
+
+
+def _place(asked: RolloutPeriods) -> tuple[Environment, Workload]:
+    return asked.rollout.environment, asked.rollout.workload
+
+
 def review_rollout(rollout: Rollout) -> RolloutReview | None:
     """Review a rollout. Return None if it has not started."""
     if rollout.started_at is None:
         return None
     now = clock.now()
     start, end = span_of(rollout, now)
-    found = reading.routes(rollout.environment, rollout.workload, start, end, rollout=str(rollout.pk))
-    comparison = compared(rollout, start, end)
-    candidate, baseline = (_arm(found, arm) for arm in ("candidate", "baseline"))
-    before = reading.routes(rollout.environment, rollout.workload, start - (end - start), start)
-    during = reading.routes(rollout.environment, rollout.workload, start, end)
+    others = [(start - (end - start), start), (start, end)]
+    if rollout.state == State.COMPLETED and now > end:
+        others.append((end, min(now, end + LONGEST_AFTER)))
+    (found,) = read_rollouts([RolloutPeriods(rollout, (start, end), [others])])
+    before, during, *after = found.others[0]
+    candidate, baseline, comparison = found.arm("candidate"), found.arm("baseline"), found.compared()
     return RolloutReview(
         start=start,
         end=end,
@@ -61,38 +128,37 @@ def review_rollout(rollout: Rollout) -> RolloutReview | None:
         endpoints=_endpoints(candidate, baseline),
         before=total(before.values()),
         during=total(during.values()),
-        after=_after(rollout, end, now),
+        after=_of_version(after[0], rollout.candidate.number) if after else None,
         saved=saving(total(candidate.values()), comparison),
-        mirror_cost=sum(sums.mirror_cost for sums in found.values()),
-        diagnosis=_diagnosis(rollout, candidate, found, comparison),
+        mirror_cost=sum(sums.mirror_cost for sums in found.routes.values()),
+        diagnosis=_diagnosis(found, comparison),
     )
 
 
 def diagnose_rollout(rollout: Rollout) -> Diagnosis:
     """Compare the candidate with the baseline in the same minutes of the same stage."""
-    start, end = span_of(rollout, clock.now())
-    found = reading.routes(rollout.environment, rollout.workload, start, end, rollout=str(rollout.pk))
-    return _diagnosis(rollout, _arm(found, "candidate"), found, compared(rollout, start, end))
+    (found,) = read_rollouts([RolloutPeriods(rollout, span_of(rollout, clock.now()))])
+    return _diagnosis(found, found.compared())
 
 
-def span_of(rollout: Rollout, now: datetime) -> tuple[datetime, datetime]:
+def span_of(rollout: Rollout, now: datetime) -> Span:
     """Return the rollout's minutes, first and last in full: a task belongs to the minute in which it was decided."""
+    return spans_of([rollout], now)[0]
+
+
+def spans_of(rollouts: Sequence[Rollout], now: datetime) -> list[Span]:
+    """Return the same of several rollouts, in one query."""
+    stamped = minute_totals.stamped_of(rollouts)
+    return [_span(rollout, *stamped[rollout.pk], now) for rollout in rollouts]
+
+
+def _span(rollout: Rollout, first: datetime | None, last: datetime | None, now: datetime) -> Span:
     start, end = rollout.started_at or rollout.created_at, rollout.ended_at or now
     start, end = start.replace(second=0, microsecond=0), end.replace(second=0, microsecond=0)
     # Routers stamp the minutes. In a replay or with a wrong clock, these lie outside the server's times.
-    first, last = minute_totals.stamped(rollout)
     if first is not None and last is not None:
         start, end = min(start, first), max(end, last)
     return start, end + timedelta(minutes=1)
-
-
-def compared(rollout: Rollout, start: datetime, end: datetime) -> PeriodComparison:
-    """Compare the arms within the same minutes (hours in a long rollout) of the same stage."""
-    slots = reading.arms_by_time(
-        rollout.environment, rollout.workload, start, end, str(rollout.pk), hourly=end - start > HOURLY_FROM
-    )
-    pairs = [(arms["candidate"], arms["baseline"]) for _, arms in sorted(slots.items()) if len(arms) == 2]
-    return compare_arms(pairs, deff_of(rollout))
 
 
 def deff_of(rollout: Rollout) -> float:
@@ -110,32 +176,17 @@ def saving(candidate: OutcomeSums, comparison: PeriodComparison) -> Change | Non
     return Change(estimate, low, high)
 
 
-def candidates_tasks(rollout: Rollout, start: datetime, end: datetime) -> OutcomeSums:
-    """Return what the rollout's candidate served between `start` and `end`."""
-    found = reading.routes(rollout.environment, rollout.workload, start, end, rollout=str(rollout.pk))
-    return total(_arm(found, "candidate").values())
-
-
-def _diagnosis(rollout: Rollout, candidate: Routes, found: Routes, comparison: PeriodComparison) -> Diagnosis:
+def _diagnosis(found: RolloutSums, comparison: PeriodComparison) -> Diagnosis:
+    rollout = found.rollout
     return diagnosed(
         rollout.candidate,
         rollout.workload,
-        candidate,
-        found,
+        found.arm("candidate"),
+        found.routes,
         comparison,
         IN_THE_SAME_MINUTES,
         deff=deff_of(rollout),
     )
-
-
-def _arm(found: Routes, arm: str) -> Routes:
-    """Return the arm's routes without the shadow stage, in which the candidate serves nothing to compare."""
-    stages = {route.stage for route, sums in found.items() if route.arm == "candidate" and sums.tasks}
-    return {
-        route: sums
-        for route, sums in found.items()
-        if route.arm == arm and sums.tasks and (route.stage in stages or not stages)
-    }
 
 
 def _endpoints(candidate: Routes, baseline: Routes) -> list[CellChange[str]]:
@@ -159,8 +210,5 @@ def _more(ours: OutcomeSums, theirs: OutcomeSums | None) -> int:
     return round(ours.cost - ours.cost_n * theirs.cost_per_task)
 
 
-def _after(rollout: Rollout, end: datetime, now: datetime) -> OutcomeSums | None:
-    if rollout.state != State.COMPLETED or now <= end:
-        return None
-    found = reading.routes(rollout.environment, rollout.workload, end, min(now, end + LONGEST_AFTER))
-    return total(sums for route, sums in found.items() if route.version == rollout.candidate.number)
+def _of_version(routes: Routes, number: int) -> OutcomeSums:
+    return total(sums for route, sums in routes.items() if route.version == number)

@@ -1,6 +1,7 @@
 """The home page's stories: what the rollouts of this week saved, with its interval, or why they were rolled back."""
 
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from django.urls import reverse
@@ -9,23 +10,24 @@ from controlplane.core import clock
 from controlplane.core.actors import SYSTEM
 from policies_app.models import Environment, Workload
 from rollout_app import actions
-from rollout_app.console import ahead
+from rollout_app.evidence_report import realised
 from rollout_app.models import Rollout
 from rollout_app.review import rollups
+from tests.support import builders
 from tests.support.outcomes import outcome
 from tests.support.pages import text
-from tests.support.people import People, running
+from tests.support.people import People, actor_of, running
 
 SPEND = "console:spend"
 
 
-def completed(workload: Workload, production: Environment) -> Rollout:
-    """A rollout that completed two days ago, an hour after it started."""
+def completed(workload: Workload, production: Environment, *, days: float = 2) -> Rollout:
+    """A rollout that completed so many days ago, an hour after it started."""
     rollout = running(workload, production)
     while rollout.stage < len(rollout.stages) - 1:
         rollout = actions.advance_rollout(rollout, actor=SYSTEM, reason="on")
     rollout = actions.complete_rollout(rollout, actor=SYSTEM, reason="done")
-    ended = clock.now() - timedelta(days=2)
+    ended = clock.now() - timedelta(days=days)
     Rollout.objects.filter(pk=rollout.pk).update(started_at=ended - timedelta(hours=1), ended_at=ended)
     rollout.refresh_from_db()
     return rollout
@@ -88,12 +90,64 @@ def test_stories_of_invisible_environments_are_hidden(
     assert "week's rollouts" not in text(page)
 
 
+@pytest.mark.parametrize("failing", ["read_rollouts", "saving"])
 def test_a_story_that_cannot_be_computed_is_reported(
-    people: People, summaries: Workload, production: Environment, monkeypatch: pytest.MonkeyPatch
+    people: People,
+    summaries: Workload,
+    production: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+    failing: str,
 ) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
     completed(summaries, production)
-    monkeypatch.setattr(ahead, "realised", broken)
+    monkeypatch.setattr(realised, failing, broken)
     assert "could not be computed" in stories(people)
+
+
+@pytest.mark.parametrize(("page", "most"), [("rollout", 32), ("rollout_review", 28)])
+def test_the_pages_of_a_completed_rollout_need_few_queries(
+    people: People,
+    summaries: Workload,
+    production: Environment,
+    django_assert_max_num_queries: Any,
+    page: str,
+    most: int,
+) -> None:
+    """Whatever the length of the time since then: its weeks are read together."""
+    rollout = completed(summaries, production, days=29)
+    traffic(rollout, cost_after=600_000)
+    client = people("tom", "viewer")
+    with django_assert_max_num_queries(most):
+        shown = text(client.get(reverse(f"console:{page}", args=[rollout.pk])))
+    assert "Cost per success after completion: −40.0" in shown
+
+
+def test_many_stories_need_as_many_queries_as_one(
+    people: People, production: Environment, django_assert_max_num_queries: Any
+) -> None:
+    for number in range(5):
+        workload = builders.workload(f"workload-{number}")
+        builders.served(production, workload)
+        builders.version(workload, actor=actor_of("maria"))
+        rollout = completed(workload, production)
+        assert rollout.started_at
+        for arm, cost in (("baseline", 1_000_000), ("candidate", 600_000)):
+            at, version = _minute(rollout.started_at + timedelta(minutes=5)), 1 + (arm == "candidate")
+            outcome(
+                production,
+                workload,
+                at,
+                cost=cost,
+                tasks=500,
+                rollout=str(rollout.pk),
+                stage=1,
+                arm=arm,
+                version=version,
+            )
+        traffic(rollout, cost_after=600_000)
+    client = people("tom", "viewer")
+    with django_assert_max_num_queries(22):
+        page = text(client.get(reverse(SPEND)))
+    assert page.count("since it completed") == 5 and page.count("while it ran") == 5

@@ -53,9 +53,9 @@ def week(place: tuple[Environment, Workload]) -> Iterator[tuple[Environment, Wor
 
 def plain(environment: Environment, workload: Workload, start: datetime, end: datetime) -> dict[Any, Any]:
     """Compute the same from the outcomes alone."""
-    whole = reading.Sources((), (), [(start, end)])
-    ((rows, aggregates),) = reading._rows(environment, workload, whole)
-    found = rows.order_by().values_list(*reading.Route._fields).annotate(**aggregates)
+    rows = OutcomeBucket.objects.filter(environment=environment, workload=workload)
+    rows = rows.filter(minute__gte=start, minute__lt=end).order_by()
+    found = rows.values_list(*reading.Route._fields).annotate(**columns.from_outcomes())
     return {tuple(values[:7]): columns.as_sums(values[7:]) for values in found}
 
 
@@ -73,7 +73,7 @@ def test_any_period_equals_the_sum_of_the_outcomes(week: tuple[Environment, Work
 def test_parts_of_a_time_read_as_each_alone(
     week: tuple[Environment, Workload], django_assert_num_queries: Any
 ) -> None:
-    """Six parts cost six queries, as one does: which days, which hours, and the sums of each kind."""
+    """Six parts cost four queries, as one does: which days, which hours, and the sums."""
     rng = random.Random(11)
     for refreshed in (False, True):
         for _ in range(20):
@@ -84,8 +84,55 @@ def test_parts_of_a_time_read_as_each_alone(
             assert found == [plain(*week, *part) for part in parts]
         if not refreshed:
             rollups.refresh(NOW)
-    with django_assert_num_queries(6):
+    with django_assert_num_queries(4):
         reading.routes_by_part(reading.times(*week, reading.parts_of(NOW - 7 * DAY, NOW, 6)))
+
+
+def test_several_reads_at_once_give_what_each_gives_alone(
+    week: tuple[Environment, Workload], django_assert_num_queries: Any
+) -> None:
+    """They may overlap, be of other workloads, or leave time out between their periods."""
+    other = builders.workload("other")
+    for number in range(50):
+        rollout = "r" if number % 2 else ""
+        outcome(week[0], other, NOW - timedelta(hours=3 * number), tasks=number, rollout=rollout)
+    rollups.refresh(NOW)
+    outcome(week[0], other, NOW - timedelta(hours=50), tasks=9)
+    spans = [(NOW - 7 * DAY, NOW - 5 * DAY), (NOW - timedelta(hours=70), NOW)]
+    asked = [
+        reading.Periods(*week, spans),
+        reading.Periods(week[0], other, spans, "r"),
+        reading.Periods(*week, [(NOW - 6 * DAY, NOW)]),
+        reading.Periods(week[0], other, [(NOW - DAY, NOW)], days=False),
+    ]
+    with django_assert_num_queries(4):
+        found = reading.routes_of(reading.times_of(asked))
+    for periods, parts in zip(asked, found, strict=True):
+        whole = [plain(periods.environment, periods.workload, *part) for part in periods.parts]
+        if periods.rollout:
+            whole = [{key: sums for key, sums in part.items() if key[0] == periods.rollout} for part in whole]
+        assert parts == whole and any(parts)
+
+
+@pytest.mark.parametrize("seconds", [60, 3_600])
+def test_both_arms_by_time_equal_the_outcomes(place: tuple[Environment, Workload], seconds: int) -> None:
+    rng = random.Random(3)
+    expected: dict[tuple[int, int], dict[str, int]] = {}
+    for number in range(60):
+        at, arm = NOW - timedelta(minutes=rng.randrange(600)), rng.choice(["baseline", "candidate"])
+        row = outcome(
+            *place, at, tasks=rng.randrange(1, 9), arm=arm, rollout="r", stage=number % 2, rule=f"{number}"
+        )
+        slot = expected.setdefault((number % 2, int(at.timestamp()) // seconds), {})
+        slot[arm] = slot.get(arm, 0) + row.tasks
+        outcome(*place, at, tasks=5, rule=f"{number}")
+    rollups.refresh(NOW)
+    periods = reading.Periods(
+        *place, [(NOW - timedelta(minutes=601), NOW + timedelta(minutes=1))], "r", days=False
+    )
+    read = reading.minutes_of(periods) if seconds == 60 else reading.times_of([periods])[0]
+    (found,) = reading.arms_by_time([read], [seconds])
+    assert {key: {arm: sums.tasks for arm, sums in arms.items()} for key, arms in found.items()} == expected
 
 
 def test_it_reads_the_same_before_the_job_has_run(week: tuple[Environment, Workload]) -> None:

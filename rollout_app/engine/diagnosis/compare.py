@@ -116,9 +116,8 @@ def _rates(strata: list[tuple[int, int, int, int]], deff: float) -> Change | Non
 
 
 def _ratios(strata: list[tuple[ratios.Moments, ratios.Moments]], deff: float) -> Change | None:
-    ours = sum((now for now, _ in strata), ratios.Moments())
-    theirs = sum((before for _, before in strata), ratios.Moments())
-    contrast = sum((ratios.contrast(*pair) for pair in strata), ratios.Contrast())
+    ours, theirs = (ratios.added(pair[side] for pair in strata) for side in (0, 1))
+    contrast = ratios.contrasts(strata)
     if not ratios.enough(ours, theirs):
         return None
     if ours.y == 0 and theirs.y > 0 and ours.d > 0:

@@ -6,6 +6,7 @@ Arbour, Sinha, Kennedy, Ramdas, arXiv 2103.06476.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import add
 
@@ -90,6 +91,16 @@ def contrast(candidate: Moments, baseline: Moments) -> Contrast:
         return Contrast()
     wc, wt = baseline.d / d, candidate.d / d
     return Contrast(candidate.y * wc, baseline.y * wt, wc * wc * candidate.n, wt * wt * baseline.n)
+
+
+def added(parts: Iterable[Moments]) -> Moments:
+    """Add up the sums of many strata at once, which is faster than one after the other."""
+    return Moments(*map(sum, zip(*(part.figures for part in parts), strict=True)))
+
+
+def contrasts(strata: Iterable[tuple[Moments, Moments]]) -> Contrast:
+    """Add up the contributions of strata, each (candidate, baseline)."""
+    return Contrast(*map(sum, zip(*(contrast(*pair).figures for pair in strata), strict=True)))
 
 
 def log_ratio(c: Contrast, candidate: Moments) -> float | None:
