@@ -35,7 +35,7 @@ def test_it_replaces_a_lone_surrogate_like_browsers() -> None:
     assert bucket("s", "a\ud800") == bucket("s", "a\ufffd")
 
 
-def test_a_unit_exactly_at_the_threshold_is_out() -> None:
+def test_a_unit_exactly_at_the_threshold_gets_the_baseline() -> None:
     border = bucket("s", "u")
     assert not in_candidate("percentage", border, "s", "u")
     assert in_candidate("percentage", border + 1, "s", "u")

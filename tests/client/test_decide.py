@@ -130,7 +130,7 @@ def test_it_counts_an_escalated_task_as_failed() -> None:
 @pytest.mark.parametrize(
     "broken", [{"unit_ids": 5}, {"request": 5}, {"memory": 5}, {"memory": 5, "unit_ids": {"conversation": 1}}]
 )
-def test_it_answers_for_any_argument(broken: dict[str, Any]) -> None:
+def test_it_decides_despite_invalid_arguments(broken: dict[str, Any]) -> None:
     rule = {"id": "flaky", "when": "history.tasks >= 2", "use": "large"}
     policy = {**LATCHED, "rules": [rule]}
     given = {**moving("percentage", 50_000), "baseline": entry(policy)["baseline"]}
@@ -144,7 +144,7 @@ def test_it_answers_for_any_argument(broken: dict[str, Any]) -> None:
     assert decision.cell is None or decision.cell >= 0
 
 
-def test_after_the_end_it_repeats_the_end() -> None:
+def test_next_repeats_its_answer_after_the_task_ended() -> None:
     decision = decide(assigned(), {})
     end = decision.next(Attempt(confidence=0.9))
     assert end.action == "accept"

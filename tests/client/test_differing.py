@@ -220,7 +220,7 @@ def test_without_a_memory_of_units_each_task_is_separate() -> None:
 
 
 @pytest.mark.parametrize("arm", ["baseline", "candidate"])
-def test_a_conversation_that_both_arms_would_have_latched_agrees(arm: str) -> None:
+def test_a_conversation_latched_by_both_arms_does_not_differ(arm: str) -> None:
     """Only the small model's rule differs; after an escalation both stay with the large one."""
     assignment, memory = rolling(two_stage(**LATCHED), HEAVY | LATCHED), Memory()
     unit = unit_of(assignment, arm)

@@ -78,7 +78,7 @@ def test_it_refuses_to_compile_an_invalid_policy() -> None:
         compile_policy(two_stage(default="smal"))
 
 
-def test_a_list_of_models_is_their_rank() -> None:
+def test_rank_orders_the_models_by_strength() -> None:
     shuffled = two_stage(
         models={"large": {"model": "v/l"}, "small": {"model": "v/s"}}, rank=["small", "large"]
     )
@@ -88,7 +88,7 @@ def test_a_list_of_models_is_their_rank() -> None:
     assert not policy.stronger("small", "small")
 
 
-def test_it_reads_a_window_as_history() -> None:
+def test_conditions_read_the_recent_tasks_as_history() -> None:
     policy = compile_policy(two_stage(rules=[FLAKY]))
     window = Window()
     assert policy.route({}, window).missing == ()  # no tasks is a known value: certainly not 4

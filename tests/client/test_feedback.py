@@ -99,7 +99,7 @@ def test_it_drops_only_the_refused_feedback() -> None:
     assert queue.dropped == 1
 
 
-def test_what_exceeds_memory_is_kept_on_disk(tmp_path: Path) -> None:
+def test_feedback_beyond_the_memory_limit_is_spooled_to_disk(tmp_path: Path) -> None:
     spool = Spool(tmp_path, orphaned_after_s=0)
     queue = FeedbackQueue(max_bytes=300, spool=spool.feedback())
     for number in range(20):

@@ -18,7 +18,7 @@ def test_it_refuses_to_start_without_a_key(key: str | None) -> None:
         Router("http://pointsman.example", key, start=False)  # type: ignore[arg-type]
 
 
-def test_it_signs_off(plane: FakeControlPlane) -> None:
+def test_it_sends_a_leaving_acknowledgement_when_it_closes(plane: FakeControlPlane) -> None:
     with plane.router(instance="job-1"):
         pass
     assert [(ack["router"], ack["state"]) for ack in plane.acks][-1] == ("job-1", "leaving")

@@ -170,7 +170,7 @@ def test_a_fork_waits_until_the_poller_has_written_its_log_line(
         assert {ended_well(pid) for pid in pids} == {True}
 
 
-def test_the_parent_continues_after_two_forks_at_once(plane: FakeControlPlane) -> None:
+def test_the_parent_continues_after_two_simultaneous_forks(plane: FakeControlPlane) -> None:
     with plane.router() as router:
         for _ in range(2):
             router._background.pause()

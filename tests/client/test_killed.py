@@ -57,7 +57,7 @@ def killed(plane: FakeControlPlane, spool: Path, name: str) -> tuple[set[str], s
     return {file.stem for file in spool.glob("*.json")}, {word["decision_id"] for word in words}
 
 
-def test_what_is_on_disk_counts_exactly_once(plane: FakeControlPlane, tmp_path: Path) -> None:
+def test_outcomes_on_disk_are_counted_exactly_once(plane: FakeControlPlane, tmp_path: Path) -> None:
     spool = tmp_path / "spool"
     left_batches: set[str] = set()
     left_words: set[str] = set()

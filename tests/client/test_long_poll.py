@@ -27,7 +27,7 @@ def test_it_halves_the_wait_after_each_cut_and_then_polls_plainly() -> None:
 
 
 @pytest.mark.parametrize(("asked", "took"), [(25, 0.5), (0, 30.0)])
-def test_a_poll_that_did_not_hang_was_not_cut(asked: int, took: float) -> None:
+def test_a_poll_that_ends_as_expected_does_not_count_as_cut(asked: int, took: float) -> None:
     wait = LongPollWait(25)
     assert not wait.was_cut(asked, took)
     assert wait.seconds == 25

@@ -254,14 +254,14 @@ def checked(data: Any) -> list[Problem]:
 
 
 @pytest.mark.parametrize("at", list(places(EVERYTHING)), ids=lambda at: "/".join(map(str, at)) or "all")
-def test_no_value_at_any_place_makes_it_raise(at: tuple[Any, ...]) -> None:
+def test_it_never_raises_with_one_invalid_value(at: tuple[Any, ...]) -> None:
     """`"rank": true` did."""
     for value in VALUES:
         for problem in checked(with_value(EVERYTHING, at, value)):
             assert problem.code
 
 
-def test_no_two_values_at_two_places_make_it_raise() -> None:
+def test_it_never_raises_with_two_invalid_values() -> None:
     rng, spots = random.Random("two places"), list(places(EVERYTHING))
     for _ in range(5_000):
         data: Any = EVERYTHING

@@ -62,7 +62,7 @@ def test_it_finds_the_column_inside_escaped_json() -> None:
     assert text.splitlines()[problem.line - 1][problem.column - 1 :].startswith("nope")
 
 
-def test_it_reads_on_as_a_name_and_not_as_true() -> None:
+def test_the_yaml_key_on_is_text_and_not_true() -> None:
     assert parse(YAML).data["escalate"]["on"] == ["refusal"]
 
 

@@ -121,7 +121,9 @@ def test_it_continues_when_the_key_is_revoked(plane: FakeControlPlane) -> None:
         assert router.status()["staleness_s"] >= 0
 
 
-def test_it_calls_for_the_key_each_time_so_that_it_can_be_rotated(plane: FakeControlPlane) -> None:
+def test_it_calls_the_key_function_for_each_request_so_that_keys_can_be_rotated(
+    plane: FakeControlPlane,
+) -> None:
     keys = iter(["pmr_old"])
     with Router(plane.url, lambda: next(keys, "pmr_test"), pace=PACE) as router:
         assert router.wait_ready(30)

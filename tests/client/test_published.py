@@ -166,7 +166,7 @@ def test_it_trusts_only_the_signature(plane: FakeControlPlane, bucket: Bucket, h
         assert (router.revision, router.decide("summaries").model) == (1, "vendor/small")
 
 
-def test_an_outdated_edge_reverts_nothing(plane: FakeControlPlane, bucket: Bucket) -> None:
+def test_an_outdated_response_from_the_cdn_reverts_nothing(plane: FakeControlPlane, bucket: Bucket) -> None:
     older = (bucket.body, bucket.metadata)
     plane.serve("summaries", always("large"), version=2)
     bucket.publish(plane)

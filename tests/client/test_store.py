@@ -15,7 +15,7 @@ CHAIN = [
 ]
 
 
-def test_it_returns_what_was_saved(tmp_path: Path) -> None:
+def test_it_loads_the_snapshot_and_deltas_that_were_saved(tmp_path: Path) -> None:
     store = DiskStore(tmp_path / "deep" / "er" / "snapshot")
     store.save(CHAIN)
     assert DiskStore(store.path).load() == CHAIN

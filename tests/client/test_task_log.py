@@ -165,7 +165,7 @@ def test_its_files_are_limited_and_no_line_is_cut(plane: FakeControlPlane, home:
     assert kept == list(range(kept[0], 300)), "the oldest went, whole, and the rest is in order"
 
 
-def test_without_older_files_it_starts_again(home: Path) -> None:
+def test_with_no_older_files_allowed_it_replaces_the_full_one(home: Path) -> None:
     files = LogFiles(home, 4_096, 0)
     for _ in range(100):
         files.append(b"x" * 99 + b"\n")

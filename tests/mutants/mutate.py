@@ -1,7 +1,7 @@
-"""What can be changed in a module, one small thing at a time.
+"""Find the mutants of a module: every small change that should make a test fail.
 
-Left alone, because a change there is no change of behaviour or no interesting one: annotations, docstrings, log lines,
-texts, assertions, `__slots__` and `__all__`, sizes of columns, and what only a type checker reads.
+Skipped, because a change there does not affect behaviour, or not in a way worth testing: annotations, docstrings, log
+calls, strings, assertions, imports, `__slots__` and `__all__`, column sizes, and blocks for type checkers only.
 """
 
 import ast
@@ -20,21 +20,21 @@ OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.Mod: ast.Mult, ast.Pow: ast.Mult, ast.LShift: ast.RShift, ast.RShift: ast.LShift,
     ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.BitXor: ast.BitAnd,
 }  # fmt: skip
-SIZES = {"max_length", "max_digits", "decimal_places"}  # of columns and fields
-ASSERTED = "strict"  # of `zip`: an assertion, which nothing that is right can fail
+SIZES = {"max_length", "max_digits", "decimal_places"}  # keyword arguments of columns and form fields
+ASSERTED = "strict"  # keyword argument of `zip`: an assertion that correct code never fails
 LOGGERS = {"log", "logger", "logging", "warnings"}
 
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One change of one module.
+    """One change to one module.
 
     path      the module's file
-    number    which of the module's changes, counted from 0
-    line      where
-    lines     first and last line that a test must run to notice; None: run when the module is imported
-    function  in which function or class, dotted; empty: at the module's top
-    change    what, in words
+    number    index of the change among all changes of the module, from 0
+    line      line of the changed node
+    lines     first and last line that a test must execute to detect it; None: they run when the module is imported
+    function  dotted name of the function or class around it; empty at module level
+    change    description, such as `x < 1: Lt → LtE`
     """
 
     path: Path
@@ -49,6 +49,7 @@ Change = Callable[[Any], None]
 
 
 def mutants(path: Path) -> list[Mutant]:
+    """Return all mutants of a module, in the order of its source."""
     found = _Finder().all(ast.parse(path.read_text()))
     return [
         Mutant(path, number, change.node.lineno, change.lines, change.inside, change.words)
@@ -57,7 +58,7 @@ def mutants(path: Path) -> list[Mutant]:
 
 
 def mutated(mutant: Mutant) -> ast.Module:
-    """The module with this one change."""
+    """Return the module's syntax tree with this one change."""
     tree = ast.parse(mutant.path.read_text())
     change = _Finder().all(tree)[mutant.number]
     change.make(change.node)
@@ -74,12 +75,12 @@ class _Change:
 
 
 class _Finder:
-    """Walks a module in the order of its source. Each change is made to the node in place."""
+    """Walks a module's syntax tree and collects the possible changes. Making one modifies its node in place."""
 
     def all(self, tree: ast.Module) -> list[_Change]:
         self._found: list[_Change] = []
         self._in_function = False
-        self._first, self._last = 0, 0  # of the statement, or 0: up to the node's own end
+        self._first, self._last = 0, 0  # lines of the current statement; last 0: the node's own last line
         self._block(tree.body, "")
         return self._found
 
@@ -97,7 +98,7 @@ class _Finder:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             within, outer = f"{inside}.{node.name}".lstrip("."), self._in_function
             self._in_function = True
-            # A default is noticed where the function is run.
+            # A test detects a changed default only by running the function.
             self._first, self._last = node.body[0].lineno, node.end_lineno or node.lineno
             for default in [*node.args.defaults, *filter(None, node.args.kw_defaults)]:
                 self._expression(default, within)
@@ -208,7 +209,7 @@ class _Finder:
 
     @staticmethod
     def _replace(node: Any, other: ast.AST) -> None:
-        """Turn a node into another, where it stands: its parents hold it."""
+        """Turn a node into another one in place, because its parent refers to the node itself."""
         node.__class__ = other.__class__
         for field in node._fields:
             if hasattr(other, field):
@@ -249,12 +250,12 @@ def _is_text(node: ast.stmt) -> bool:
 
 
 def _is_falsy(node: ast.expr) -> bool:
-    """Whoever asks "is it true" cannot tell None from it."""
+    """Return whether the value is a false constant. Returning None instead would be an equivalent mutant."""
     return isinstance(node, ast.Constant) and not node.value
 
 
 def _is_formatting(node: ast.BinOp) -> bool:
-    """`"…%s" % x` and types such as `int | None` at run time."""
+    """Return whether it formats or concatenates a string, or is a type such as `int | None` evaluated at run time."""
     sides: Iterator[ast.AST] = iter((node.left, node.right))
     return any(isinstance(s, ast.Constant) and (s.value is None or isinstance(s.value, str)) for s in sides)
 

@@ -1,4 +1,4 @@
-"""Which modules are mutated, and which tests are asked about each."""
+"""The modules to mutate, and the tests to run against the mutants of each."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ from tests.support.sources import ROOT
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """modules and tests are globs from the root. `django`: the tests ask for it; without it forks are quicker."""
+    """`modules` and `tests` are globs from the root. `django`: whether tests need it; forks without are faster."""
 
     name: str
     modules: tuple[str, ...]
@@ -27,18 +27,18 @@ class Target:
         return list(dict.fromkeys(found))
 
 
-# Not among them: what starts processes (they would run the code as it is) and what takes long for what it adds.
+# Excludes tests that start processes, which would run the unchanged code, and slow tests that detect few mutants.
 DATABASE = (
-    "tests/controlplane/test_[!h]*.py",  # not the health of a whole instance
+    "tests/controlplane/test_[!h]*.py",  # without test_health, which starts instances
     "tests/trust/test_*.py",
-    "tests/policies/test_[!p]*.py",  # not publishing into buckets
+    "tests/policies/test_[!p]*.py",  # without test_publishing
     "tests/rollouts/test_[!r]*.py",
     "tests/rollouts/test_refusals.py",
     "tests/rollouts/test_recompute.py",
     "tests/console/test_*.py",
 )
 TARGETS = (
-    # Only the tests of the rules: what these do not notice of the pure engine is not held where it should be.
+    # Only the tests of the rules, because these should detect every mutant of the pure engine.
     Target("engine", ("rollout_app/engine/**/*.py",), ("tests/rules/test_*.py",), django=False),
     Target("actions", ("rollout_app/actions/*.py",), DATABASE),
     Target("evaluation", ("rollout_app/evaluation/*.py",), DATABASE),
@@ -48,5 +48,9 @@ TARGETS = (
         ("tests/client/test_bucketing.py", "tests/client/test_deci*.py", "tests/client/test_snapshot.py"),
     ),
     Target("audit chain", ("controlplane/audit/*.py",), DATABASE),
-    Target("access", ("controlplane/access/*.py",), DATABASE),
+    Target(
+        "access",
+        tuple(f"controlplane/access/{folder}*.py" for folder in ("", "actions/", "pages/", "sign_in/")),
+        ("tests/access/test_*.py", *DATABASE),
+    ),
 )

@@ -1,4 +1,4 @@
-"""A small instance whose log is worth playing with."""
+"""A small instance for the tampering tests: rows of every kind that the audit log describes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -28,7 +28,7 @@ PLAN = [{"mode": "percentage", "share_pcm": 5_000}, {"mode": "full"}]
 
 
 def instance() -> None:
-    """Two environments, four rollouts, approvals, a pin, keys, people, requests, receivers; a log with checkpoints."""
+    """Create two environments, four rollouts, approvals, a pin, keys, people, requests, receivers and checkpoints."""
     builders.catalogue()
     people = {name: _person(name) for name in ("anna", "ben", "carl", "emma", "root")}
     anna, ben = people["anna"], people["ben"]
@@ -67,7 +67,7 @@ def instance() -> None:
     assignment = policies.pin(assignment, "large", actor=ben, reason="incident 7")
     policies.edit_environment(staging, actor=SYSTEM, reason="year end", freeze_reason="year end")
     policies.edit_workload(workload, actor=SYSTEM, reason="of tickets", description="of tickets")
-    with suppress(Conflict):  # a refusal, which is an entry
+    with suppress(Conflict):  # a refused attempt, which writes an entry
         rollouts.start_rollout(Rollout.objects.latest("pk").pk, actor=anna, reason="now")
     checkpoints.make()
     policies.unpin(assignment, actor=ben, reason="over")
@@ -84,7 +84,9 @@ def _person(name: str) -> Actor:
 
 
 def _people() -> None:
-    """One who came by an invitation, one who was invited and has not come, one who left, one with a second factor."""
+    """Create an accepted invitation (dora, with a second factor), a pending one (Emil), a reactivated account (carl), a
+    connected provider account and a receiver.
+    """
     given = [{"environment": "staging", "role": "viewer"}]
     came, _ = access.invite("Dora", roles=given, actor=SYSTEM, reason="new here")
     dora = access.accept_with_password(came.token_sha256, username="dora", password="a long enough one 7")
@@ -105,19 +107,22 @@ def _people() -> None:
 
 
 def _settings(workload: Workload, anna: Actor) -> None:
-    """A plan, both rows of one guardrail, and a price that changed."""
+    """Create a plan, a margin and a bound on one metric, and a changed price."""
     rollouts.add_plan("ours", [{"mode": "full"}], actor=anna, reason="our own")
     rollouts.edit_plan("ours", actor=anna, description="at once", reason="in words")
     rollouts.set_guardrail(workload, "quality", actor=SYSTEM, reason="stricter", margin=0.01)
     rollouts.set_guardrail(workload, "quality", actor=SYSTEM, reason="at least", bound=0.5)
     rollouts.set_guardrail(workload, "quality", actor=SYSTEM, reason="at least", bound=0.6)
     catalogue.edit_model(
-        Model.objects.order_by("pk")[0], actor=SYSTEM, reason="dearer now", input_nusd_per_mtok=160_000_000
+        Model.objects.order_by("pk")[0],
+        actor=SYSTEM,
+        reason="more expensive now",
+        input_nusd_per_mtok=160_000_000,
     )
 
 
 def _requests(production: Environment, people: dict[str, Actor]) -> None:
-    """One that waits, one that was agreed to, one that was taken back; of a person more, and of four eyes."""
+    """Create an approved and a withdrawn request for a role, and a waiting one to turn four eyes off."""
     dora = User.objects.get(username="dora")
     for role in ("approver", "admin"):
         asked = access.request_role(dora, role, "production", actor=people["root"], reason="one more")
@@ -160,7 +165,7 @@ def _rollout(
 
 @contextmanager
 def undone() -> Iterator[None]:
-    """What is done inside is taken back, in the database and in the file of checkpoints."""
+    """Undo all changes made inside, in the database and in the checkpoint file."""
     kept = checkpoints.file_text()
     try:
         with transaction.atomic():

@@ -1,4 +1,4 @@
-"""Ways to play with accounts, invitations, requests for a second person, break-glass and receivers."""
+"""Ways to tamper with accounts, invitations, requests for a second person, break-glass and receivers."""
 
 import random
 from typing import Any
@@ -39,7 +39,7 @@ def owner_label(row: Authenticator | SocialAccount) -> str:
 
 
 def _another(rng: random.Random, row: Any) -> None:
-    """A row of its own, under a new id."""
+    """Give the row a new id and new unique values, so that it can be inserted as another row."""
     row.id = type(row)._meta.pk.get_default()
     for column in ("token_sha256", "name"):
         if hasattr(row, column):
@@ -47,12 +47,12 @@ def _another(rng: random.Random, row: Any) -> None:
 
 
 def _own_password(rng: random.Random, value: Any) -> str:
-    """One that the forger knows, or somebody else's."""
+    """Return a password hash that the attacker knows, or another person's."""
     return rng.choice(["md5$salt$" + other_hash(rng)[:32], User.objects.exclude(password=value)[0].password])
 
 
 def _somebody_new(rng: random.Random) -> Names:
-    """An account of the forger's own."""
+    """Insert an account for the attacker."""
     row = User(
         username=text(rng, ""), password="md5$x$" + other_hash(rng)[:32], is_superuser=rng.random() < 0.5
     )
@@ -61,14 +61,14 @@ def _somebody_new(rng: random.Random) -> Names:
 
 
 def _person_gone(rng: random.Random) -> Names:
-    """With all that hangs on the row, as foreign keys ask for."""
+    """Delete an account. (Emma's, which no foreign key refers to.)"""
     row = User.objects.get(username="emma")
     sql("DELETE FROM auth_user WHERE id = %s", row.pk)
     return {person_label(row)}
 
 
 def _factor_of_somebody_else(rng: random.Random) -> Names:
-    """The forger's own authenticator app becomes an administrator's."""
+    """Add the attacker's authenticator app to an administrator's account."""
     root = User.objects.get(username="root")
     made = Authenticator(user=root, type="totp", data={"secret": other_hash(rng)})
     made.save(force_insert=True)
@@ -76,7 +76,7 @@ def _factor_of_somebody_else(rng: random.Random) -> Names:
 
 
 def _provider_of_somebody_else(rng: random.Random) -> Names:
-    """The forger's own account at the company's provider signs an administrator in."""
+    """Connect the attacker's account at the company's provider to an administrator's account."""
     root = User.objects.get(username="root")
     SocialAccount(user=root, provider="company", uid=other_hash(rng)).save(force_insert=True)
     return {person_label(root)}
