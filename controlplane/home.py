@@ -11,9 +11,9 @@ from controlplane.audit import pages as audit
 from controlplane.audit import sentences
 from controlplane.core import clock
 from controlplane.web import live
-from controlplane.web.engine import engine_seen
+from controlplane.web.engine import EngineSeen, engine_seen
 from controlplane.web.pages import console_view, fragment, may, must, page
-from policies_app.console.alarms import alarms
+from policies_app.console.alarms import Alarms, alarms
 from policies_app.console.fleet import fleets
 from policies_app.console.lookups import environments_of
 from policies_app.four_eyes import pages as changes
@@ -52,25 +52,28 @@ def home(request: HttpRequest) -> HttpResponse:
 
 def _now(request: HttpRequest) -> dict[str, Any]:
     environments, found = environments_of(request), needs(request)
-    waiting_changes = changes.waiting_for(request)
+    waiting_changes, engine, unusual = changes.waiting_for(request), engine_seen(), alarms(environments)
     return {
         "needs": found,
         "most": SHOWN,
-        "heading": _heading(found, len(waiting_changes)),
-        "engine": engine_seen(),
-        "alarms": alarms(environments),
+        "heading": _heading(found, len(waiting_changes), engine, unusual),
+        "engine": engine,
+        "alarms": unusual,
         "waiting_changes": waiting_changes,
         "fleets": fleets(environments),
         "changes": sentences.told(list(audit.visible(request).exclude(action__in=sentences.SIGN_INS)[:8])),
     }
 
 
-def _heading(found: RolloutNeeds, changes: int) -> str:
+def _heading(found: RolloutNeeds, changes: int, engine: EngineSeen, unusual: Alarms) -> str:
     """Return the single most important sentence."""
     for count, one, many in (
         (len(found.waiting), "1 rollout waits for you", "{} rollouts wait for you"),
         (changes, "1 change waits for you", "{} changes wait for you"),
         (len(found.ready), "1 rollout is ready to start", "{} rollouts are ready to start"),
+        (int(engine.dead), "The engine is not running", ""),
+        (len(unusual.pins), "1 workload is pinned", "{} workloads are pinned"),
+        (len(unusual.frozen), "1 environment is frozen", "{} environments are frozen"),
         (len(found.active), "1 rollout under way", "{} rollouts under way"),
     ):
         if count:

@@ -47,10 +47,11 @@ def engine_age() -> float | None:
     return ages().get(ENGINE)
 
 
-def engine_seen_at() -> datetime | None:
-    """Return when the last sweep ended, by the database's clock; None if unknown."""
+def engine_seen() -> tuple[datetime, float] | None:
+    """Return when the last sweep ended, by the database's clock, and the seconds since; None if unknown."""
     at = Heartbeat.objects.filter(job=ENGINE).values_list("at", flat=True).first()
-    return at if at is not None and _age(at, clock.now()) is not None else None
+    age = None if at is None else _age(at, clock.now())
+    return None if at is None or age is None else (at, age)
 
 
 def _age(at: datetime, now: datetime) -> float | None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from controlplane.core import clock, heartbeats
+from controlplane.core import heartbeats
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +15,8 @@ class EngineSeen:
 
 
 def engine_seen() -> EngineSeen:
-    at = heartbeats.engine_seen_at()
-    dead = at is None or (clock.now() - at).total_seconds() > heartbeats.DEAD_AFTER_S
-    return EngineSeen(at, dead)
+    seen = heartbeats.engine_seen()
+    if seen is None:
+        return EngineSeen(None, dead=True)
+    at, age_s = seen
+    return EngineSeen(at, dead=age_s > heartbeats.DEAD_AFTER_S)

@@ -57,6 +57,22 @@ def test_a_server_outage_loses_no_input(as_person: People, summaries: Workload) 
     assert Rollout.objects.get().rollback_reason == "the provider is down"
 
 
+def test_a_silent_server_is_said_and_an_answer_still_counts(as_person: People, summaries: Workload) -> None:
+    page = as_person("tom", "operator")
+    rollout = moving(summaries)
+    page.goto(f"{page.url}rollouts/{rollout.pk}/pause/")
+    held: list[Route] = []
+    page.clock.install()
+    page.route("**/pause/", lambda route: held.append(route))
+    page.fill("main textarea[name=reason]", "half an hour of thought")
+    page.click("main button:has-text('Pause')")
+    page.clock.fast_forward(11_000)
+    expect(page.locator("main form [role=alert]")).to_contain_text("has not answered yet")
+    assert page.input_value("main textarea[name=reason]") == "half an hour of thought"
+    held[0].continue_()
+    expect(page.locator("#head .pm-badge")).to_have_text("paused")
+
+
 def test_a_refresh_keeps_the_focus_and_an_open_form(as_person: People, summaries: Workload) -> None:
     rollout = moving(summaries)
     page = as_person("tom", "operator")

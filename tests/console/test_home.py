@@ -7,6 +7,8 @@ from django.urls import reverse
 from controlplane.audit import log
 from controlplane.core import clock
 from controlplane.core.actors import SYSTEM
+from controlplane.core.models import Heartbeat
+from controlplane.core.schedule import ENGINE
 from policies_app import actions as policies
 from policies_app.models import Environment, Workload
 from rollout_app import actions
@@ -68,3 +70,21 @@ def test_signing_in_is_no_recent_change(people: People, production: Environment)
     log.record(actor=SYSTEM, action="session.begin", target=("user", "1"))
     page = text(people("vic", "viewer").get(reverse("console:index")))
     assert "registered environment production" in page and "signed in" not in page
+
+
+def test_it_is_never_quiet_while_something_is_unusual(people: People, production: Environment) -> None:
+    client, address = people("vic", "viewer"), reverse("console:index")
+    assert "<h1>The engine is not running</h1>" in text(client.get(address))
+    Heartbeat.objects.create(job=ENGINE, at=clock.now())
+    assert "<h1>All quiet</h1>" in text(client.get(address))
+    served = builders.served(production, builders.workload())
+    policies.pin(served, "large", actor=SYSTEM, reason="incident 231")
+    assert "<h1>1 workload is pinned</h1>" in text(client.get(address))
+
+
+def test_the_first_rollout_is_a_step_for_an_admin_once_there_is_a_workload(people: People) -> None:
+    client, address = people("ada", "admin"), reverse("console:index")
+    # An admin has the role; the steps before it are missing.
+    assert "Someone with the required role does this." not in text(client.get(address))
+    builders.workload("tickets")
+    assert "/console/rollouts/propose/?workload=tickets" in text(client.get(address))

@@ -10,6 +10,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from controlplane.core.actors import SYSTEM
+from controlplane.core.models import Heartbeat
+from controlplane.core.schedule import ENGINE
 from policies_app.actions import edit_environment, pin
 from policies_app.models import Environment, Workload
 from rollout_app import actions
@@ -190,8 +192,9 @@ def test_home_shows_active_rollouts_and_changes(
 ) -> None:
     rollout = running(summaries, production)
     Rollout.objects.filter(pk=rollout.pk).update(hold_sentence="calibrating")
+    Heartbeat.objects.create(job=ENGINE, at=timezone.now())
     client = people("tom", "viewer")
-    with django_assert_max_num_queries(32):
+    with django_assert_max_num_queries(33):
         page = text(client.get("/console/"))
     assert "1 rollout under way" in page
     assert "On hold: calibrating" in page
@@ -315,6 +318,7 @@ def test_home_shows_ready_own_and_unusual_rollouts(
 
 
 def test_home_polls_with_its_tag(people: People, summaries: Workload, production: Environment) -> None:
+    Heartbeat.objects.create(job=ENGINE, at=timezone.now())
     client = people("tom", "viewer")
     tag = client.get("/console/", headers=LIVE).headers["ETag"]
     assert client.get("/console/", headers={**LIVE, "If-None-Match": tag}).status_code == 304

@@ -25,6 +25,9 @@ document.addEventListener("DOMContentLoaded", () => {
 
 /* Forms are sent by script, so that an unreachable server, a lost session or a refusal never loses the input: the form
    stays, with a message on top. Without scripts they are ordinary posts. */
+const SILENT_AFTER_MS = 10_000;
+const GIVE_UP_AFTER_MS = 120_000;
+
 document.addEventListener("submit", async (event) => {
   const form = event.target;
   if (form.method !== "post" || form.dataset.plain !== undefined || !form.closest("main.pm-page")) return;
@@ -37,8 +40,12 @@ document.addEventListener("submit", async (event) => {
   const address = button?.getAttribute("formaction") || form.getAttribute("action") || location.href;
   form.setAttribute("aria-busy", "true");
   if (button) button.disabled = true;
+  // A silent server refuses nothing: say so early, but wait on, because a backtest takes its time.
+  const silent = setTimeout(() => say(form, "The server has not answered yet. It may still act on this form: look at the page again before you send it twice. Nothing that you typed is lost."), SILENT_AFTER_MS);
   try {
-    const answer = await fetch(address, { method: "POST", body, headers: { "X-Pointsman-Form": "1" } });
+    const answer = await fetch(address, { method: "POST", body, headers: { "X-Pointsman-Form": "1" }, signal: AbortSignal.timeout(GIVE_UP_AFTER_MS) });
+    clearTimeout(silent);
+    form.querySelector(":scope > [data-said]")?.remove();
     const to = answer.headers.get("X-Pointsman-Location");
     if (to) return location.assign(to);
     if (answer.redirected && answer.ok) return location.assign(answer.url);
@@ -47,8 +54,11 @@ document.addEventListener("submit", async (event) => {
     if (!(answer.headers.get("Content-Type") || "").includes("text/html")) return keep(answer);
     show(form, address, answer, await answer.text());
   } catch (error) {
-    say(form, `The server could not be reached (${error.message}). Nothing that you typed is lost: send it again.`);
+    say(form, error.name === "TimeoutError"
+      ? "The server did not answer. It may have acted on this form: look at the page again before you send it twice. Nothing that you typed is lost."
+      : `The server could not be reached (${error.message}). Nothing that you typed is lost: send it again.`);
   } finally {
+    clearTimeout(silent);
     form.removeAttribute("aria-busy");
     if (button) button.disabled = false;
   }
@@ -93,6 +103,10 @@ async function keep(answer) {
   link.click();
 }
 
+document.addEventListener("htmx:configRequest", (event) => {
+  event.detail.timeout = event.detail.verb === "get" ? SILENT_AFTER_MS : GIVE_UP_AFTER_MS;
+});
+
 // When htmx cannot fetch something (an action's form, a check), show a message in its place, with a plain
 // link.
 for (const failure of ["htmx:responseError", "htmx:sendError", "htmx:timeout"]) {
@@ -106,6 +120,7 @@ for (const failure of ["htmx:responseError", "htmx:sendError", "htmx:timeout"]) 
     const link = event.detail.elt?.getAttribute?.("href");
     if (link) note.append(Object.assign(document.createElement("a"), { href: link, textContent: "Open it as a page" }));
     else if (event.detail.elt?.matches?.("form")) note.append("Nothing that you typed is lost: send it again.");
+    else if (/load|toggle/.test(event.detail.elt?.getAttribute?.("hx-trigger") || "")) note.append("Reload the page to try again.");
     else note.append("It is tried again with your next change.");
     target.replaceChildren(note);
   });

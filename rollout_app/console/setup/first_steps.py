@@ -44,7 +44,7 @@ def first_steps(request: HttpRequest) -> list[FirstStep]:
               Key.objects.filter(kind=Key.Kind.ROUTER).exists(), "new_key", allowed=may(request, Role.ADMIN, anywhere)),
         _step("A router that polls", "The fleet page shows its first poll.", Router.objects.exists(), "fleet"),
         _step("The first rollout", "A second version, moved to traffic in guarded stages.", False, "propose",
-              allowed=workload is not None and may(request, Role.EDITOR, anywhere)),
+              workload, allowed=may(request, Role.EDITOR, anywhere)),
     ]  # fmt: skip
 
 
@@ -62,4 +62,11 @@ def _step(
         return FirstStep(
             label, about, done, who="" if done or ahead else "Someone with the required role does this."
         )
-    return FirstStep(label, about, done, reverse(f"console:{page}", args=names))
+    return FirstStep(label, about, done, _address(page, names))
+
+
+def _address(page: str, names: list[str]) -> str:
+    # The proposal takes its workload from the query string, the other pages from the path.
+    if page == "propose":
+        return f"{reverse('console:propose')}?workload={names[0]}"
+    return reverse(f"console:{page}", args=names)
