@@ -1,10 +1,14 @@
 """What the routers reported about a rollout's shadow stage and its mirror, by endpoint and rule. Reads only."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
+from django.db.models import QuerySet
+
+from controlplane.core import clock
 from rollout_app.engine.evidence import MirrorSums
 from rollout_app.models import OutcomeBucket, Rollout
 from rollout_app.outcomes import minute_totals
@@ -20,6 +24,7 @@ _ENDS = (
     "failed",
     "braked",
 )
+NEWEST = timedelta(days=7)
 MOST_ROWS = 200_000  # maximum minutes of routes to read; the newest of a longer shadow stage
 
 
@@ -62,36 +67,45 @@ class DifferingShare:
 
 def shadow_routes(rollout: Rollout) -> dict[tuple[str, str], RehearsedRoute]:
     """Return the shadow stage by (endpoint, rule); empty without one."""
+    if rollout.stages[0]["mode"] != "shadow":
+        return {}
     found: dict[tuple[str, str], RehearsedRoute] = defaultdict(RehearsedRoute)
-    rows = _rows(rollout).filter(stage=0).exclude(shadow={}, mirror={}).order_by("-minute")
-    for endpoint, rule, shadow, mirror in rows.values_list("endpoint", "rule", "shadow", "mirror")[
-        :MOST_ROWS
-    ].iterator(chunk_size=2_000):
+    first, last = minute_totals.stamped_in(rollout, 0)
+    rows = _rows(rollout, first).filter(stage=0, **({"minute__lte": last} if last else {}))
+    for endpoint, rule, shadow, mirror in _newest(
+        rows.exclude(shadow={}, mirror={}), "endpoint", "rule", "shadow", "mirror"
+    ):
         if shadow or mirror:
             found[endpoint, rule].add(shadow or {}, mirror or {})
     return {key: route for key, route in found.items() if route.decisions or any(route.mirror.values())}
 
 
 def differing_tasks(rollout: Rollout) -> dict[str, DifferingShare]:
-    """Return differing tasks by endpoint, over all stages in which both policies were known."""
+    """Return differing tasks by endpoint, over the newest seven days in which both policies were known: the time from
+    which the traffic is taken, too. All minutes of a long rollout would be too many.
+    """
     known: dict[str, int] = defaultdict(int)
     differing: dict[str, int] = defaultdict(int)
-    rows = _rows(rollout).filter(differing_known__gt=0).order_by("-minute")
-    for endpoint, of, pairs in rows.values_list("endpoint", "differing_known", "differing")[
-        :MOST_ROWS
-    ].iterator(chunk_size=2_000):
+    first, last = minute_totals.stamped(rollout)
+    now = clock.now()
+    newest = min(last or rollout.ended_at or now, now)
+    rows = _rows(rollout, first).filter(differing_known__gt=0, minute__gt=newest - NEWEST)
+    for endpoint, of, pairs in _newest(rows, "endpoint", "differing_known", "differing"):
         known[endpoint] += of
         differing[endpoint] += sum(figures[0] for figures in pairs.values())
     return {endpoint: DifferingShare(of, differing[endpoint]) for endpoint, of in known.items()}
 
 
-def _rows(rollout: Rollout) -> Any:
-    """Return the rollout's rows by the index that starts with environment and workload."""
+def _newest(rows: QuerySet[OutcomeBucket], *columns: str) -> Iterator[tuple[Any, ...]]:
+    return rows.order_by("-minute").values_list(*columns)[:MOST_ROWS].iterator(chunk_size=2_000)
+
+
+def _rows(rollout: Rollout, first: datetime | None) -> QuerySet[OutcomeBucket]:
+    """Return the rollout's rows by the index that starts with environment, workload and minute.
+
+    `first`: the first minute that a router stamped: in a replay or with a wrong clock, it is before the start.
+    """
     place = {"environment": rollout.environment_id, "workload": rollout.workload_id}
-    # Begin with the first minute that a router stamped: in a replay or with a wrong clock, it is before the
-    # start.
-    known = [
-        moment for moment in (rollout.started_at, minute_totals.stamped(rollout)[0]) if moment is not None
-    ]
+    known = [moment for moment in (rollout.started_at, first) if moment is not None]
     rows = OutcomeBucket.objects.filter(**place, rollout=str(rollout.pk))
     return rows.filter(minute__gte=min(known).replace(second=0, microsecond=0)) if known else rows.none()

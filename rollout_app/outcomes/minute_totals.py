@@ -180,8 +180,22 @@ def stamped(rollout: Rollout) -> Ends:
 
 def stamped_of(rollouts: Sequence[Rollout]) -> dict[UUID, Ends]:
     """Return the same of several rollouts, in one query for up to 100 stages."""
-    stages = [(each.pk, stage) for each in rollouts for stage in range(len(each.stages))]
-    found: dict[UUID, list[datetime]] = {each.pk: [] for each in rollouts}
+    found = _ends([(each.pk, stage) for each in rollouts for stage in range(len(each.stages))])
+    return {
+        each.pk: (min(found[each.pk]), max(found[each.pk])) if each.pk in found else (None, None)
+        for each in rollouts
+    }
+
+
+def stamped_in(rollout: Rollout, stage: int) -> Ends:
+    """Return the first and last minute of one stage."""
+    minutes = _ends([(rollout.pk, stage)]).get(rollout.pk)
+    return (min(minutes), max(minutes)) if minutes else (None, None)
+
+
+def _ends(stages: Sequence[tuple[UUID, int]]) -> dict[UUID, list[datetime]]:
+    """Return the first and the last minute of each stage that has any, by rollout."""
+    found: dict[UUID, list[datetime]] = {}
     for some in chunks(stages, _STAGES):
         ends = [
             f"SELECT %s, {end}(minute) FROM {_TABLE} WHERE rollout = %s AND stage = %s AND NOT (rollout = '')"  # noqa: S608
@@ -194,8 +208,8 @@ def stamped_of(rollouts: Sequence[Rollout]) -> dict[UUID, Ends]:
             cursor.execute(" UNION ALL ".join(ends * len(some)), values)
             for at, minute in cursor.fetchall():
                 if minute is not None:
-                    found[some[at][0]].append(stored_moment(minute))
-    return {pk: (min(minutes), max(minutes)) if minutes else (None, None) for pk, minutes in found.items()}
+                    found.setdefault(some[at][0], []).append(stored_moment(minute))
+    return found
 
 
 def telemetry(rollout: str, before: int, received_at: datetime | None) -> Telemetry:

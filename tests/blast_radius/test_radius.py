@@ -12,6 +12,7 @@ from policies_app.models import Environment, Model, Workload
 from rollout_app import actions
 from rollout_app.blast_radius.answers import radius_answer
 from rollout_app.blast_radius.radius import BlastRadius, radius_of, radius_of_candidate
+from rollout_app.blast_radius.rehearsed import DifferingShare, differing_tasks, shadow_routes
 from rollout_app.models import Rollout
 from rollout_app.review import rollups
 from tests.support import builders
@@ -211,6 +212,34 @@ def test_after_a_shadow_stage_it_uses_the_reports_of_routers(place: Any) -> None
     answer = radius_answer(radius)
     assert answer["differing"] == {"known_of": 200, "share": 0.125}
     assert not any("inputs are not stored" in sentence for sentence in answer["unknown"])
+
+
+def test_a_long_rollout_tells_the_differing_tasks_of_its_newest_week(place: Any) -> None:
+    """And reads no other minutes of it: three months of a busy workload are a million rows."""
+    rollout = shadowed(place)
+    for days, differing in ((30, 90), (8, 90), (6, 25)):
+        outcome(
+            *place,
+            clock.now().replace(second=0, microsecond=0) - timedelta(days=days),
+            endpoint="/c",
+            rollout=str(rollout.pk),
+            stage=1,
+            differing_known=100,
+            differing={f"{LARGE}>{SMALL}": [differing, 0, 0, 0, 0, 0, 0, 0, 0]},
+        )
+    Rollout.objects.filter(pk=rollout.pk).update(started_at=clock.now() - timedelta(days=40))
+    rollout.refresh_from_db()
+    assert differing_tasks(rollout)["/c"] == DifferingShare(100, 25)
+    Rollout.objects.filter(pk=rollout.pk).update(ended_at=clock.now() - timedelta(days=7))
+    rollout.refresh_from_db()
+    assert differing_tasks(rollout)["/c"] == DifferingShare(200, 115)
+
+
+def test_without_a_shadow_stage_no_shadow_rows_are_read(place: Any, django_assert_num_queries: Any) -> None:
+    rollout = shadowed(place)
+    rollout.stages = rollout.stages[1:]
+    with django_assert_num_queries(0):
+        assert shadow_routes(rollout) == {}
 
 
 def test_the_api_returns_it_for_a_rollout_and_for_a_version(
