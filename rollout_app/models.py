@@ -1,8 +1,5 @@
 """Models of how an assignment moves (plans, rollouts, transitions) and of what routers report (outcomes)."""
 
-import json
-from typing import Any
-
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
@@ -10,25 +7,7 @@ from django.db.models.functions import Now
 from controlplane.core.ids import uuid7
 from policies_app.models import Environment, PolicyVersion, Workload
 from rollout_app.engine.states import ACTIVE, State
-
-
-class TextJSON(models.TextField):  # type: ignore[type-arg]  # Django's cannot be subscripted
-    """JSON stored as text, for data that is never queried: PostgreSQL's jsonb would parse and print every number."""
-
-    def from_db_value(self, value: str | None, expression: Any, connection: Any) -> Any:
-        return None if value is None else json.loads(value)
-
-    def get_prep_value(self, value: Any) -> str | None:
-        return None if value is None else json.dumps(value, allow_nan=False)
-
-    def to_python(self, value: Any) -> Any:
-        return json.loads(value) if isinstance(value, str) else value
-
-    def value_to_string(self, obj: models.Model) -> str:
-        """Serialise for `dumpdata`, which would otherwise write Python notation; `to_python` reads it for
-        `loaddata`.
-        """
-        return json.dumps(self.value_from_object(obj), allow_nan=False)
+from rollout_app.json_text import TextJSON
 
 
 class Plan(models.Model):
@@ -397,3 +376,21 @@ class Feedback(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} on {self.decision_sha256[:8]}"
+
+
+class SampledInput(models.Model):
+    """The inputs of one request as figures and names, from a router that opted in. `outcomes.sampled_inputs`."""
+
+    environment = models.ForeignKey(Environment, models.CASCADE, related_name="+")
+    workload = models.ForeignKey(Workload, models.CASCADE, related_name="+")
+    sample = models.CharField(max_length=62)  # the router's name for it: one sent twice is stored once
+    request = models.JSONField()
+    at = models.DateTimeField(db_default=Now(), db_index=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["environment", "workload", "sample"], name="sample_once"),
+        ]
+
+    def __str__(self) -> str:
+        return self.sample

@@ -12,7 +12,7 @@ from rest_framework.response import Response
 from controlplane.core.errors import InvalidInput
 from controlplane.web.api import ApiView
 from policies_app.catalogue.usage import dollars_per_million
-from policies_app.selectors import workload_for
+from policies_app.selectors import environment_for, workload_for
 from rollout_app.backtest import report
 from rollout_app.backtest.run import Backtest
 from rollout_app.backtest.sources import LOGS
@@ -48,6 +48,11 @@ class DecideInput(TriedInput):
         min_length=1,
         max_length=sampled.MOST_INPUTS,
         help_text="the inputs of several requests instead, such as `request` of each line of a router's task log",
+    )
+    sampled = serializers.CharField(
+        required=False,
+        max_length=64,
+        help_text="an environment instead: the inputs that its routers sampled last, if they opted in",
     )
 
 
@@ -101,7 +106,8 @@ class BacktestView(ApiView):
 class DecideView(ApiView):
     """Decide one request with each version: model, rule, reason and missing inputs.
 
-    With `requests` instead, count how many of them each version sends to which model, and where the versions differ.
+    With `requests` instead, or with an environment whose routers send samples as `sampled`, count how many of them
+    each version sends to which model, and where the versions differ.
     """
 
     open_to_agents = True
@@ -113,10 +119,13 @@ class DecideView(ApiView):
         documents = waiting.documents_of(found, data.get("versions", []), data.get("draft", ""))
         if not documents:
             raise InvalidInput("Give `versions` or a `draft`.")
-        if ("request" in data) == ("requests" in data):
-            raise InvalidInput("Give either `request` or `requests`, not both.")
-        if "requests" in data:
-            tasks = (Task(request, {}) for request in data["requests"])
+        if sum(name in data for name in ("request", "requests", "sampled")) != 1:
+            raise InvalidInput("Give one of `request`, `requests` and `sampled`.")
+        if "request" not in data:
+            inputs = data.get("requests") or sampled.newest(
+                environment_for(self.actor, data["sampled"]), found
+            )
+            tasks = (Task(request, {}) for request in inputs)
             return Response(sampled.as_document(sampled.compare(documents, tasks, dollars_per_million())))
         decided = waiting.decide(documents, data["request"], dollars_per_million())
         return Response({"decisions": [asdict(one) for one in decided]})

@@ -29,6 +29,7 @@ from policies_app.snapshots.plano import RoutingPolicies
 from policies_app.snapshots.serving import SnapshotService
 from policies_app.snapshots.watcher import Watcher
 from rollout_app.outcomes.ingest import READ_INLINE, Ingest
+from rollout_app.outcomes.sampled_inputs import SampledInputs
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class Gateway:
         self._bodies = Bodies()
         self.snapshots = SnapshotService(self._keyring, self._fleet)
         self.ingest = Ingest(self.snapshots.cache, self._fleet)
+        self._samples = SampledInputs(self.snapshots.cache)
         policies = RoutingPolicies(self.snapshots.environment_of, self._fleet)
         self._endpoints = {
             PREFIX + "snapshot": Endpoint("GET", self.snapshots.poll, 0, Counter()),
@@ -63,6 +65,7 @@ class Gateway:
             PREFIX + "outcomes": Endpoint("POST", self.ingest.outcomes, 1024 * 1024, Counter()),
             PREFIX + "events": Endpoint("POST", self.ingest.events, 1024 * 1024, Counter()),
             PREFIX + "feedback": Endpoint("POST", self.ingest.feedback, 1024 * 1024, Counter()),
+            PREFIX + "samples": Endpoint("POST", self._samples.receive, 256 * 1024, Counter()),
         }
         remote = RemoteEvaluation(self.snapshots.cache)
         self._remote = Endpoint("POST", remote.evaluate, 64 * 1024, Counter())
@@ -116,7 +119,7 @@ class Gateway:
         self.drain()
         if self._figures is not None:
             REGISTRY.unregister(self._figures)
-        for part in (self.ingest, self._watcher, self._fleet_writer, self.health):
+        for part in (self.ingest, self._samples, self._watcher, self._fleet_writer, self.health):
             await asyncio.to_thread(part.stop)
 
     @property

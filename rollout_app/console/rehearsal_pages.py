@@ -1,7 +1,7 @@
 """Pages that try a version without traffic: a backtest over recorded tasks, and the playground."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from django import forms
@@ -11,18 +11,21 @@ from django.urls import path
 from controlplane.core.errors import InvalidInput, PointsmanError
 from controlplane.web.pages import console_view, fragment, page, status_of
 from policies_app.catalogue.usage import dollars_per_million
-from policies_app.console.lookups import may_edit, trail, workload_for
-from policies_app.models import Workload
+from policies_app.console.lookups import environments_of, may_edit, trail, workload_for
+from policies_app.models import Environment, Workload
 from rollout_app.backtest import report
 from rollout_app.backtest.run import Backtest, Line
 from rollout_app.backtest.sources import LOGS
+from rollout_app.backtest.tasks import Task
 from rollout_app.backtest.threshold import cheapest_within
+from rollout_app.outcomes import sampled_inputs
 from rollout_app.rehearsal import sampled, waiting
 from rollout_app.rehearsal.scenario import RECORDED
 
 _NUSD = 10**9
 EXAMPLE = '{\n  "endpoint": "/tickets/summary",\n  "prompt_tokens": 900,\n  "attributes": {}\n}'
 _RESULTS = {"backtest": "rehearsal/_backtested.html", "playground": "rehearsal/_decided.html"}
+_SAMPLED = "sampled:"  # before an environment's name, among the names of included tasks
 _FEW = 3  # maximum number of versions that are explained in sentences
 
 
@@ -137,6 +140,24 @@ class PlaygroundForm(TasksForm):
     )
     field_order = ["versions", "draft", "request"]
 
+    def __init__(
+        self, workload: Workload, environments: Iterable[Environment], *args: Any, **kwargs: Any
+    ) -> None:
+        super().__init__(workload, *args, **kwargs)
+        self.sampled_in = {f"{_SAMPLED}{one.name}": one for one in environments}
+        choices = self.fields["recorded"].choices  # type: ignore[attr-defined]
+        counts = sampled_inputs.numbers(workload)
+        self.fields["recorded"].label = "Sampled or included requests"
+        self.fields["recorded"].choices = [  # type: ignore[attr-defined]
+            *choices[:1],
+            *(
+                (value, f"The last {counts[one.name]} that routers in {one.name} sampled")
+                for value, one in self.sampled_in.items()
+                if one.name in counts
+            ),
+            *choices[1:],
+        ]
+
     def clean_request(self) -> dict[str, Any] | None:
         text = self.cleaned_data["request"]
         if not text.strip() or self.data.get("recorded") or self.files.get("file"):
@@ -179,7 +200,11 @@ def backtest_page(request: HttpRequest, name: str) -> HttpResponse:
 def playground(request: HttpRequest, name: str) -> HttpResponse:
     workload = workload_for(request, name)
     form = PlaygroundForm(
-        workload, *_posted(request), initial={"request": EXAMPLE}, auto_id=_ids(request, "playground")
+        workload,
+        environments_of(request),
+        *_posted(request),
+        initial={"request": EXAMPLE},
+        auto_id=_ids(request, "playground"),
     )
     context: dict[str, Any] = {"workload": workload, "form": form}
     if request.method == "POST" and form.is_valid():
@@ -229,6 +254,10 @@ def _decided(form: PlaygroundForm, workload: Workload) -> dict[str, Any]:
         documents = waiting.documents_of(workload, data["versions"], data["draft"])
         if data["request"] is not None:
             return {"decisions": waiting.decide(documents, data["request"], dollars_per_million())}
+        if (environment := form.sampled_in.get(data["recorded"])) is not None:
+            inputs = sampled.newest(environment, workload)
+            requests = [Task(one, {}) for one in inputs]
+            return {"compared": sampled.compare(documents, requests, dollars_per_million())}
         with waiting.tasks_of(_asked(form, workload, {})) as tasks:
             return {"compared": sampled.compare(documents, tasks, dollars_per_million())}
     except PointsmanError as error:

@@ -16,6 +16,7 @@ from controlplane.core.errors import InvalidInput, MalformedBody
 from pointsman.reporting import limits
 
 MOST = limits.BUCKETS  # buckets, events, or other entries in one request
+MOST_SAMPLES = 100  # inputs of requests in one message
 Count = Annotated[int, Meta(ge=0, le=limits.COUNT)]
 Money = Annotated[int, Meta(ge=0, le=limits.MONEY_NUSD)]
 Real = Annotated[float, Meta(ge=0, le=limits.REAL)]
@@ -211,6 +212,14 @@ class FeedbackItem(Struct, forbid_unknown_fields=True, gc=False):
     score: Share | None = None
 
 
+class SampledRequest(Struct, forbid_unknown_fields=True, gc=False):
+    """The inputs of one request, as figures and names: see `pointsman.reporting.samples.figures`."""
+
+    workload: Name
+    sample_id: Annotated[str, Meta(min_length=1, max_length=62)]
+    request: dict[str, Any]
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
     """What is wrong with one entry, identified by its index in one of the request's lists."""
@@ -254,11 +263,20 @@ class _RawFeedback(Struct, forbid_unknown_fields=True, gc=False):
     feedback: Annotated[list[msgspec.Raw], Meta(max_length=MOST)]
 
 
+class _Samples(Struct, forbid_unknown_fields=True, gc=False):
+    inputs: Annotated[list[SampledRequest], Meta(max_length=MOST_SAMPLES)]
+
+
+class _RawSamples(Struct, forbid_unknown_fields=True, gc=False):
+    inputs: Annotated[list[msgspec.Raw], Meta(max_length=MOST_SAMPLES)]
+
+
 _decoders: dict[type, msgspec.json.Decoder[Any]] = {
     shape: msgspec.json.Decoder(shape)
     for shape in (
         *(ReportedBatch, _RawBatch, _Events, _RawEvents, _Feedback, _RawFeedback),
         *(ReportedBucket, ReportedDecided, ReportedCells, ReportedEvent, FeedbackItem),
+        *(_Samples, _RawSamples, SampledRequest),
     )
 }
 
@@ -281,6 +299,11 @@ def read_events(body: bytes) -> list[ReportedEvent]:
 def read_feedback(body: bytes) -> list[FeedbackItem]:
     items: list[FeedbackItem] = _read(body, _Feedback, _RawFeedback, {"feedback": FeedbackItem}).feedback
     return items
+
+
+def read_samples(body: bytes) -> list[SampledRequest]:
+    inputs: list[SampledRequest] = _read(body, _Samples, _RawSamples, {"inputs": SampledRequest}).inputs
+    return inputs
 
 
 def _read(body: bytes, shape: type, raw: type, entries: Mapping[str, type]) -> Any:

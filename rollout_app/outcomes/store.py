@@ -31,7 +31,7 @@ from django.db.models import Model
 
 from controlplane.core import clock
 from controlplane.core.bulk import chunks, stored
-from rollout_app.models import AcceptedBatch, ArmTotals, DeferredGroup, Feedback, OutcomeBucket
+from rollout_app.models import AcceptedBatch, ArmTotals, DeferredGroup, Feedback, OutcomeBucket, SampledInput
 from rollout_app.outcomes.aggregate import (
     NUMBERS,
     ArmContribution,
@@ -48,6 +48,7 @@ from rollout_app.review.rollups import hour_of, mark_changed
 log = logging.getLogger(__name__)
 
 # Longer than the oldest minute that ingest accepts (7 days), so a repeated batch always finds the first one.
+SAMPLES_KEPT = timedelta(days=7)
 BATCHES_KEPT = timedelta(days=8)
 # A live process flushes its groups much sooner; taking one away would only waste its work.
 ABANDONED_AFTER = timedelta(seconds=15)
@@ -309,6 +310,7 @@ def prune(now: datetime | None = None) -> dict[str, int]:
         (ArmTotals, "minute", now - totals_kept),
         (Feedback, "at", now - totals_kept),
         (AcceptedBatch, "at", now - BATCHES_KEPT),
+        (SampledInput, "at", now - SAMPLES_KEPT),
     ]
     return {model.__name__: sum(_deleted(model, column, limit)) for model, column, limit in limits}
 

@@ -1,7 +1,7 @@
 """Run versions over many recorded requests: which models each would use, where they differ, which inputs are missing.
 
-This reads only the inputs of recorded tasks (a router's task log holds figures and names, never a text), not their
-outcomes. For outcomes, use a backtest.
+This reads only the inputs of requests (a router's task log and its samples hold figures and names, never a text), not
+their outcomes. For outcomes, use a backtest.
 """
 
 from collections import Counter, deque
@@ -12,8 +12,10 @@ from typing import Any
 from controlplane.core.errors import InvalidInput
 from pointsman.errors import PolicyInvalid
 from pointsman.evaluate import CompiledPolicy, compile_policy
+from policies_app.models import Environment, Workload
 from rollout_app.backtest.readers.mapping import Prices
 from rollout_app.backtest.tasks import Task
+from rollout_app.outcomes import sampled_inputs
 from rollout_app.rehearsal.waiting import Decided, decided
 
 MOST_INPUTS = 1_000  # requests read from the end of a file
@@ -72,6 +74,17 @@ class Compared:
     versions: list[Routed]
     moves: list[tuple[str, str, int]]
     shown: list[Shown]
+
+
+def newest(environment: Environment, workload: Workload) -> list[dict[str, Any]]:
+    """Return the inputs that routers sampled last, oldest first. Raise `InvalidInput` if there are none."""
+    found = sampled_inputs.latest(environment, workload)
+    if not found:
+        raise InvalidInput(
+            f"No router has sent inputs of {workload.name} in {environment.name} in the last 7 days. Routers send "
+            "samples only with the option `sample_inputs`."
+        )
+    return found
 
 
 def compare(documents: Mapping[str, Mapping[str, Any]], tasks: Iterable[Task], prices: Prices) -> Compared:

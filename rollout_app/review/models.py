@@ -10,7 +10,7 @@ from django.db import models
 
 from controlplane.access.models import Team
 from policies_app.models import Environment, Workload
-from rollout_app.models import TextJSON
+from rollout_app.json_text import TextJSON
 
 
 class HourState(models.Model):

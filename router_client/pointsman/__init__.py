@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         TokenInvalid,
     )
     from pointsman.mirror_brake import MirrorBrake
+    from pointsman.reporting.samples.inputs import InputSamples
     from pointsman.router import Router
     from pointsman.task_log.writer import TaskLog
     from pointsman.version import VERSION as __version__  # noqa: N811
@@ -31,6 +32,7 @@ __all__ = [
     "Attempt",
     "ConfigurationError",
     "Decision",
+    "InputSamples",
     "MirrorBrake",
     "Next",
     "Pace",
@@ -48,6 +50,7 @@ _HOMES = {
     "Attempt": "attempt",
     "ConfigurationError": "errors",
     "Decision": "decision",
+    "InputSamples": "reporting.samples.inputs",
     "MirrorBrake": "mirror_brake",
     "Next": "attempt",
     "Pace": "background",

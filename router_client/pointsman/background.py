@@ -16,6 +16,7 @@ from time import monotonic
 
 from pointsman.reporting.feedback import FeedbackQueue
 from pointsman.reporting.outcomes import OutcomeBuffer
+from pointsman.reporting.samples.inputs import InputSamples
 from pointsman.reporting.sender import Sender
 from pointsman.sync.acks import Acks
 from pointsman.sync.connection import Connection
@@ -57,11 +58,12 @@ class BackgroundThread:
         outcomes: OutcomeBuffer,
         feedback: FeedbackQueue,
         pace: Pace,
+        samples: InputSamples | None = None,
     ) -> None:
         self._connection, self._router, self._pace = connection, router, pace
         self._acks = Acks(router, good, alone=connection.snapshots_url is not None)
         self.poller = Poller(connection, good, self._acks, pace.first_poll_within)
-        self.sender = Sender(outcomes, feedback, pace.flush_every)
+        self.sender = Sender(outcomes, feedback, pace.flush_every, samples)
         # Each backs off after its own failures. When one gets through, the other stops waiting.
         self.poller.got_through, self.sender.got_through = self.sender.retry, self.poller.retry
         self._thread: threading.Thread | None = None

@@ -35,6 +35,7 @@ from pointsman.reporting.feedback import FeedbackQueue
 from pointsman.reporting.metrics import Counter, register
 from pointsman.reporting.outcomes import OutcomeBuffer
 from pointsman.reporting.recording import TaskResult, TypicalCosts, bucket_key, learn, mirror_end, outcome_of
+from pointsman.reporting.samples.inputs import InputSamples
 from pointsman.reporting.spool import Spool
 from pointsman.sync.connection import Connection
 from pointsman.sync.defaults import DefaultAssignments, unknown_workload
@@ -74,6 +75,8 @@ class Router:
     store          a file for the last known good snapshot; without it, a restart during an outage uses `defaults`
     spool          a directory for unsent outcomes and feedback; without it they are kept in memory only
     task_log       a file or a `TaskLog` for a line of figures per finished task, to estimate other policies
+    sample_inputs  inputs of finished tasks to send per minute and workload, as figures and names, for the control
+                   plane's playground; or an `InputSamples`. 0, the default, sends none
     mirror_brake   when to stop mirroring; by default after half of the last 20 mirrors failed or were slow, or with
                    100 under way, for five minutes
     public_keys    `{key id: Ed25519 public key}` or "key id:base64": accept only snapshots signed with one of them
@@ -100,6 +103,7 @@ class Router:
         store: _Path | DiskStore | None = None,
         spool: _Path | Spool | None = None,
         task_log: _Path | TaskLog | None = None,
+        sample_inputs: int | InputSamples = 0,
         mirror_brake: MirrorBrake | None = None,
         public_keys: Trusted | None = None,
         defaults: Mapping[str, str | Mapping[str, Any]] | None = None,
@@ -136,6 +140,7 @@ class Router:
         self._tallies = self._outcomes.decisions
         self._feedback = FeedbackQueue(spool=on_disk.feedback() if on_disk is not None else None)
         self._task_log = TaskLog(task_log) if isinstance(task_log, str | os.PathLike) else task_log
+        self._samples = InputSamples.of(sample_inputs)
         self._memory = Memory(prices=self._prices, mirrors=mirror_brake or MirrorBrake())
         self._costs = TypicalCosts()
         self._count = _Counts()
@@ -276,6 +281,8 @@ class Router:
         cap = rollout.cost_cap_nusd if rollout is not None else None
         self._outcomes.record(bucket_key(decision), outcome, cap, decision.cell)
         self._log_task(lambda kept: task_line(decision, outcome, kept.attributes, kept.secret))
+        if self._samples is not None:
+            self._samples.offer(decision)
 
     def _end_mirror(
         self, decision: Decision, outcome: Outcome, failed: bool | None, latency_ms: float | None
@@ -378,6 +385,8 @@ class Router:
             "task_log_written": self._task_log.written if self._task_log else 0,
             "task_log_dropped": self._task_log.dropped if self._task_log else 0,
             "task_log_problem": self._task_log.problem if self._task_log else None,
+            "inputs_sampled": self._samples.sent if self._samples else 0,
+            "inputs_dropped": self._samples.dropped if self._samples else 0,
             **self._count.values(),
         }
 
@@ -423,7 +432,13 @@ class Router:
 
     def _new_background(self) -> BackgroundThread:
         return BackgroundThread(
-            self._connection, self.instance, self._good, self._outcomes, self._feedback, self._pace
+            self._connection,
+            self.instance,
+            self._good,
+            self._outcomes,
+            self._feedback,
+            self._pace,
+            self._samples,
         )
 
     def _after_fork_in_child(self) -> None:
@@ -433,6 +448,8 @@ class Router:
         self._tallies = self._outcomes.decisions
         self._feedback.restart()
         self._count = _Counts()
+        if self._samples is not None:
+            self._samples.restart()
         self._background = self._new_background()
         if self._task_log is not None:
             self._task_log.restart()

@@ -10,8 +10,9 @@ from django.urls import reverse
 
 from controlplane.core.errors import InvalidInput
 from policies_app.documents.yaml_text import as_yaml
-from policies_app.models import Workload
+from policies_app.models import Environment, Workload
 from rollout_app.backtest.run import Backtest
+from rollout_app.outcomes import sampled_inputs
 from rollout_app.rehearsal import waiting
 from tests.support import builders
 from tests.support.callers import Caller
@@ -142,7 +143,48 @@ def test_the_api_returns_the_same(workload: Workload) -> None:
     assert (found["requests"], found["differing"], found["moves"][0]["requests"]) == (4, 1, 1)
     assert found["versions"][0]["missing"] == {"request.prompt_tokens": 1}
     both = caller("POST", f"workloads/{workload.name}/decide", {**many, "request": {}})
-    assert (both.status_code, "not both" in both.json()["detail"]) == (422, True)
+    assert (both.status_code, "Give one of" in both.json()["detail"]) == (422, True)
+
+
+def sampled(workload: Workload, number: int) -> Environment:
+    environment = builders.environment()
+    sampled_inputs.store([
+        sampled_inputs.Sample(environment.pk, workload.name, f"s-{n}", {"prompt_tokens": 100 * n, "endpoint": "/x"})
+        for n in range(number)
+    ])  # fmt: skip
+    return environment
+
+
+def test_the_playground_compares_versions_over_sampled_inputs(workload: Workload) -> None:
+    builders.version(workload, rules=[{"id": "all", "when": "request.prompt_tokens > 500", "use": "large"}])
+    environment = sampled(workload, 20)
+    client, address = logged_in("vera", "viewer"), reverse("console:playground", args=[workload.name])
+    assert f"The last 20 that routers in {environment.name} sampled" in text(client.get(address))
+    given = {"versions": ["1", "2"], "request": "{}", "recorded": f"sampled:{environment.name}"}
+    answer = client.post(address, given)
+    compared = answer.context["compared"]
+    assert (compared.given, compared.looked_at, compared.differing) == (20, 20, 14)
+    draft = as_yaml(workload.versions.get(number=2).document)
+    panel = client.post(address, {**given, "versions": [], "text": draft}, HTTP_HX_REQUEST="true")
+    assert "The last 20 requests" in text(panel), "from the editor, too"
+
+
+def test_samples_of_other_environments_cannot_be_chosen(workload: Workload) -> None:
+    client, address = logged_in("vera", "viewer"), reverse("console:playground", args=[workload.name])
+    answer = client.post(address, {"versions": ["1"], "request": "", "recorded": "sampled:nowhere"})
+    assert answer.status_code == 422
+    empty = builders.environment()
+    assert f"routers in {empty.name} sampled" not in text(client.get(address))
+
+
+def test_the_api_compares_versions_over_sampled_inputs(workload: Workload) -> None:
+    environment, caller = sampled(workload, 20), Caller("viewer")
+    path = f"workloads/{workload.name}/decide"
+    found = caller("POST", path, {"versions": [1], "draft": DRAFT, "sampled": environment.name}).json()
+    assert (found["requests"], found["looked_at"]) == (20, 20)
+    empty = caller("POST", path, {"versions": [1], "sampled": builders.environment().name})
+    assert (empty.status_code, "sample_inputs" in empty.json()["detail"]) == (422, True)
+    assert caller("POST", path, {"versions": [1], "sampled": "nowhere"}).status_code == 404
 
 
 def test_the_playground_shows_two_versions_side_by_side(workload: Workload) -> None:

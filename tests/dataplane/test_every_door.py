@@ -63,6 +63,13 @@ def _feedback(served: Served) -> Any:
     return {"feedback": [{"decision_id": token.encode(), "kind": "human_review", "success": True}]}
 
 
+def _samples(served: Served) -> dict[str, Any]:
+    workload = served.assignment.workload.name
+    return {
+        "inputs": [{"workload": workload, "sample_id": uuid.uuid4().hex, "request": {"prompt_tokens": 9}}]
+    }
+
+
 DOORS = {
     "/router/v1/snapshot": Door("GET", 200),
     "/router/v1/routing-policy": Door("GET", 200, unseen=404, query="?policy_id={}"),
@@ -70,6 +77,7 @@ DOORS = {
     "/router/v1/outcomes": Door("POST", 202, _batch, "AcceptedBatch", unseen=422),
     "/router/v1/events": Door("POST", 202, _events, "AcceptedBatch", unseen=422),
     "/router/v1/feedback": Door("POST", 202, _feedback, "Feedback", unseen=422),
+    "/router/v1/samples": Door("POST", 202, _samples, unseen=422),
     "/ofrep/v1/evaluate/flags": Door("POST", 200, lambda served: {"context": {"targetingKey": "u"}}),
 }
 

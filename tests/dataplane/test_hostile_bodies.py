@@ -14,6 +14,7 @@ DOORS = {
     "/router/v1/outcomes": b"buckets",
     "/router/v1/events": b"events",
     "/router/v1/feedback": b"feedback",
+    "/router/v1/samples": b"inputs",
     "/router/v1/acks": b"workloads",
     "/ofrep/v1/evaluate/flags": b"context",
     "/ofrep/v1/evaluate/flags/x": b"context",

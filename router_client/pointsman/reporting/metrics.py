@@ -92,6 +92,8 @@ _COUNTERS = {
     "mirrors_failed": ("pointsman_mirrors_failed", "Mirrored tasks whose mirrored request gave no answer"),
     "mirrors_braked": ("pointsman_mirrors_braked", "Tasks not mirrored because mirrored requests fail"),
     "task_log_written": ("pointsman_task_log_written", "Lines of the task log that were written"),
+    "inputs_sampled": ("pointsman_inputs_sampled", "Samples of inputs that the control plane accepted"),
+    "inputs_dropped": ("pointsman_inputs_dropped", "Samples of inputs that were not accepted"),
     "task_log_dropped": ("pointsman_task_log_dropped", "Lines of the task log that were dropped"),
 }
 

@@ -10,6 +10,7 @@ from time import monotonic, time
 
 from pointsman.reporting.feedback import FeedbackQueue
 from pointsman.reporting.outcomes import OutcomeBuffer
+from pointsman.reporting.samples.inputs import InputSamples
 from pointsman.sync.backoff import Backoff
 from pointsman.sync.loop import guarded, until
 from pointsman.sync.transport import Answer, Transport, Unreachable
@@ -31,8 +32,15 @@ class Sender:
     clock_ahead_s  how far this machine's clock is ahead, if the control plane refuses outcomes for that reason
     """
 
-    def __init__(self, outcomes: OutcomeBuffer, feedback: FeedbackQueue, flush_every: float) -> None:
+    def __init__(
+        self,
+        outcomes: OutcomeBuffer,
+        feedback: FeedbackQueue,
+        flush_every: float,
+        samples: InputSamples | None = None,
+    ) -> None:
         self._outcomes, self._feedback, self._flush_every = outcomes, feedback, flush_every
+        self._samples = samples
         self._backoff = Backoff()
         self.last_error: str | None = None
         self.clock_ahead_s: float | None = None
@@ -50,6 +58,8 @@ class Sender:
         while True:
             await asyncio.sleep(self._backoff.spread(self._flush_every))
             wait = await guarded(lambda: self._flush(transport), self._failed)
+            if self._samples is not None and not wait:
+                await self._send_samples(transport, self._samples)
             await self._wait(wait)
 
     async def _wait(self, seconds: float) -> None:
@@ -118,6 +128,15 @@ class Sender:
         if failed:
             self.got_through()
         return 0.0
+
+    async def _send_samples(self, transport: Transport, samples: InputSamples) -> None:
+        """Send each message once, after everything else got through. Whatever happens to them, nothing waits for it."""
+        for body, number in samples.messages(monotonic()):
+            try:
+                answer = await transport.post("samples", body)
+                samples.answered(answer.status, answer.describe(), number, monotonic())
+            except Unreachable as error:
+                samples.answered(0, str(error), number, monotonic())
 
     def _kept(self, what: str, answer: Answer) -> float:
         """Note that a message was not accepted and return the seconds to wait before trying again."""

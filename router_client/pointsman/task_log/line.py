@@ -10,27 +10,19 @@ Fields: docs/reference/task-log.md.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any
 
 from pointsman.decision import Decision
 from pointsman.reporting.buckets import Outcome
+from pointsman.reporting.samples.figures import figures_of, number
 from pointsman.token import DecisionToken
 
 __all__ = ["FORMAT", "feedback_line", "propensity", "task_line", "unit_hash"]
 
 FORMAT = 1
 SHARES = 100_000
-_NAMES = (
-    "task_type",
-    "endpoint",
-    "priority",
-    "customer_tier",
-    "language",
-)  # the standard inputs of type string
-_FIGURES = ("prompt_tokens", "retrieved_chunks", "tool_calls", "turns", "confidence")
 _OUTCOME = (
     "success",
     "quality",
@@ -42,16 +34,13 @@ _OUTCOME = (
     "fallbacks",
     "retries",
 )
-_LONGEST = 64  # characters of a string; an endpoint may have 200, as in the buckets
-_MOST = 50  # attributes per task
-_HIGHEST = 2**53  # beyond this, JSON parsers lose digits
 
 
 def task_line(
     decision: Decision, outcome: Outcome, attributes: frozenset[str], secret: bytes
 ) -> dict[str, Any]:
     """Return the line's content. `attributes` lists those whose strings may be written; figures always are."""
-    request, withheld = _inputs(decision, attributes)
+    request, withheld = figures_of(decision.request, decision.endpoint, attributes)
     steps = decision.steps
     line: dict[str, Any] = {
         "task_log": FORMAT,
@@ -127,57 +116,12 @@ def unit_hash(workload: str, unit: str, secret: bytes) -> str:
     return blake2b(text, digest_size=8, key=secret).hexdigest()
 
 
-def _inputs(decision: Decision, attributes: frozenset[str]) -> tuple[dict[str, Any], list[str]]:
-    """Return the request's known inputs, and the names of those withheld because they may be text."""
-    given, withheld = decision.request, list[str]()
-    found: dict[str, Any] = {}
-    for name in (*_NAMES, *_FIGURES):
-        value = decision.endpoint if name == "endpoint" else given.get(name)
-        if value is None or value == "":
-            continue
-        kept = _word(value, 200 if name == "endpoint" else _LONGEST) if name in _NAMES else _number(value)
-        if kept is None:
-            withheld.append(name)
-        else:
-            found[name] = kept
-    own = given.get("attributes")
-    known: dict[str, Any] = {}
-    for name, value in list(own.items())[:_MOST] if isinstance(own, Mapping) else ():
-        kept = _number(value)
-        if kept is None and name in attributes:
-            kept = _word(value, _LONGEST)
-        if _word(name, _LONGEST) is None:
-            continue
-        if kept is None:
-            withheld.append(f"attributes.{name}")
-        else:
-            known[name] = kept
-    if known:
-        found["attributes"] = known
-    return found, withheld
-
-
-def _number(value: object) -> float | bool | None:
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, int):
-        return int(value) if -_HIGHEST <= value <= _HIGHEST else None
-    return float(value) if isinstance(value, float) and math.isfinite(value) else None
-
-
-def _word(value: object, longest: int) -> str | None:
-    """Return the string if it is a name rather than text: short, on one line, without spaces; otherwise None."""
-    if not isinstance(value, str) or len(value) > longest or not value.isprintable() or " " in value:
-        return None
-    return str(value)
-
-
 def _attempts(decision: Decision, outcome: Outcome) -> list[dict[str, Any]]:
     """Return the attempts in order; if the caller reported none, the one that it must have made."""
     trail = decision.steps.trail
     if len(trail) > 1:
         return [
-            _attempt(one.model, one.cost_nusd, _number(one.latency_ms), one.error, _share(one.confidence))
+            _attempt(one.model, one.cost_nusd, number(one.latency_ms), one.error, _share(one.confidence))
             for one in trail
         ]
     only = trail[0] if trail else None
@@ -193,5 +137,5 @@ def _attempt(
 
 
 def _share(value: object) -> float | None:
-    number = _number(value)
-    return number if number is not None and 0 <= number <= 1 else None
+    found = number(value)
+    return found if found is not None and 0 <= found <= 1 else None

@@ -33,6 +33,7 @@ from pointsman.policy import digest, parse
 from pointsman.policy.shape import check_json
 from pointsman.problems import Problem
 from pointsman.reporting.batch import MAX_BUCKETS
+from pointsman.reporting.samples.figures import problem_of
 from pointsman.router import Router
 from pointsman.sync.signature import PREFIX
 from pointsman.testing.reports import problems
@@ -87,6 +88,7 @@ class FakeControlPlane:
         self._reports: dict[str, dict[str, Any]] = {}
         self.deliveries: dict[str, int] = {}
         self.feedback: list[dict[str, Any]] = []
+        self.samples: list[dict[str, Any]] = []
         self.acks: list[dict[str, Any]] = []
         self.events: dict[str, dict[str, Any]] = {}
         self.requests: list[Request] = []
@@ -283,7 +285,7 @@ class FakeControlPlane:
         if request.path == "/router/v1/snapshot":
             return self._snapshot(request)
         doors = {"outcomes": self._outcomes, "feedback": self._feedback, "acks": self._acks}
-        doors["events"] = self._events
+        doors |= {"events": self._events, "samples": self._samples}
         door = doors.get(request.path.removeprefix("/router/v1/"))
         return door(request.json()) if door is not None else problem(404, "not_found")
 
@@ -366,6 +368,18 @@ class FakeControlPlane:
                     graded.add(grades)
                     self.feedback.append(item)
         return Reply(202, json.dumps({"accepted": len(data["feedback"])}).encode())
+
+    def _samples(self, data: dict[str, Any]) -> Reply:
+        wrong = [
+            {"index": n, "field": found[0], "message": found[1], "list": "inputs"}
+            for n, one in enumerate(data["inputs"])
+            if (found := problem_of(one["request"])) is not None
+        ]
+        if wrong:
+            return problem(422, "invalid_input", problems=wrong)
+        with self._changed:
+            self.samples += data["inputs"]
+        return Reply(202, json.dumps({"accepted": len(data["inputs"])}).encode())
 
     def _acks(self, data: dict[str, Any]) -> Reply:
         with self._changed:
