@@ -85,15 +85,18 @@ def _heading(found: RolloutNeeds, changes: int, engine: EngineSeen, unusual: Ala
 def spend(request: HttpRequest) -> HttpResponse:
     """Show this week's cost and what its rollouts achieved. The home page loads it separately: it sums many rows."""
     must(request, None, permissions.ANYWHERE)
-    now = clock.now()
-    weeks = [(e, whole_of(e, days=7, now=now)) for e in environments_of(request)[:_WEEKS_OF]]
+    now, environments = clock.now(), environments_of(request)
+    weeks = [(e, whole_of(e, days=7, now=now)) for e in environments[:_WEEKS_OF]]
+    ended = list(ended_lately(request)[: _STORIES + 1])
     context = {
         "weeks": [
             (e, {"now": week.now, "saved": _saved(week), "more": -(_saved(week) or 0)})
             for e, week in weeks
             if week.now.tasks
         ],
-        "stories": stories_of(list(ended_lately(request)[:_STORIES])),
+        "of_the_first": _WEEKS_OF if len(environments) > _WEEKS_OF else None,
+        "stories": stories_of(ended[:_STORIES]),
+        "newest": _STORIES if len(ended) > _STORIES else None,
     }
     return fragment(request, "home/_spend.html", context)
 

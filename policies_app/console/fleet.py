@@ -1,7 +1,7 @@
 """The fleet page: an environment's routers, what they have applied, and which are behind."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,14 +14,15 @@ from controlplane.core import clock
 from controlplane.web import live
 from controlplane.web.pages import console_view, must, page
 from policies_app.console.lookups import environment_for, environments_of
+from policies_app.fleet.listening import read_hearing
 from policies_app.fleet.readback import (
     Fleet,
     Readback,
     Refusal,
     applied,
     has_left,
-    read_back,
     read_fleet,
+    silent_before,
 )
 from policies_app.models import Assignment, Environment, Router
 from policies_app.snapshots import publish
@@ -146,6 +147,14 @@ def _pinned(environment: Environment) -> Iterable[Assignment]:
     return pinned.select_related("environment", "workload").order_by("workload__name")
 
 
-def fleets(environments: Iterable[Environment]) -> list[tuple[Environment, Readback]]:
-    """Return each environment with the readback of its current revision."""
-    return [(environment, read_back(environment, environment.revision)) for environment in environments]
+def fleets(environments: Sequence[Environment]) -> list[tuple[Environment, Readback]]:
+    """Return each environment with the readback of its current revision, in three queries for all."""
+    now, hearing = clock.now(), read_hearing()
+    known: dict[int, list[Router]] = {each.pk: [] for each in environments}
+    heard = Router.objects.filter(environment__in=environments, polled_at__gte=silent_before(hearing, now))
+    for router in heard.order_by():
+        known[router.environment_id].append(router)
+    return [
+        (each, read_fleet(each, now=now, hearing=hearing, known=known[each.pk]).readback(each.revision))
+        for each in environments
+    ]

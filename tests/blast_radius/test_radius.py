@@ -219,7 +219,8 @@ def test_a_long_rollout_tells_the_differing_tasks_of_its_newest_week(place: Any)
     rollout = shadowed(place)
     for days, differing in ((30, 90), (8, 90), (6, 25)):
         outcome(
-            *place,
+            place[0],
+            place[1],
             clock.now().replace(second=0, microsecond=0) - timedelta(days=days),
             endpoint="/c",
             rollout=str(rollout.pk),

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from django.urls import reverse
 
+from controlplane import home
 from controlplane.core import clock
 from controlplane.core.actors import SYSTEM
 from policies_app.models import Environment, Workload
@@ -125,7 +126,10 @@ def test_the_pages_of_a_completed_rollout_need_few_queries(
 
 
 def test_many_stories_need_as_many_queries_as_one(
-    people: People, production: Environment, django_assert_max_num_queries: Any
+    people: People,
+    production: Environment,
+    django_assert_max_num_queries: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for number in range(5):
         workload = builders.workload(f"workload-{number}")
@@ -151,3 +155,10 @@ def test_many_stories_need_as_many_queries_as_one(
     with django_assert_max_num_queries(22):
         page = text(client.get(reverse(SPEND)))
     assert page.count("since it completed") == 5 and page.count("while it ran") == 5
+    assert "are shown" not in page
+    builders.environment("staging")
+    monkeypatch.setattr(home, "_STORIES", 4)
+    monkeypatch.setattr(home, "_WEEKS_OF", 1)
+    page = text(client.get(reverse(SPEND)))
+    assert page.count("since it completed") == 4 and "The newest 4 are shown" in page
+    assert "Costs are shown for the first 1 environments" in page
