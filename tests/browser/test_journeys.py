@@ -95,6 +95,42 @@ def test_a_lost_session_keeps_the_form(as_person: People, summaries: Workload) -
     assert page.input_value("main textarea[name=reason]") == "half an hour of thought"
 
 
+def test_a_session_that_ends_while_the_page_polls_keeps_the_open_form(
+    as_person: People, summaries: Workload
+) -> None:
+    rollout = moving(summaries)
+    page = as_person("tom", "operator")
+    home, session = page.url, [c for c in page.context.cookies() if c["name"] != "csrftoken"]
+    page.goto(f"{home}rollouts/{rollout.pk}/")
+    page.click("#head >> text='Pause'")
+    page.fill("#sheet textarea[name=reason]", "half an hour of thought")
+    page.context.clear_cookies(name=session[0]["name"])
+    expect(page.locator("[data-signed-out]")).to_contain_text("what you typed stays here")
+    assert page.input_value("#sheet textarea[name=reason]") == "half an hour of thought"
+    page.context.add_cookies(session)  # type: ignore[arg-type]  # a login in another tab
+    expect(page.locator("[data-signed-out]")).to_have_count(0)
+    page.click("#sheet button:has-text('Pause')")
+    expect(page.locator("#head .pm-badge")).to_have_text("paused")
+
+
+def test_every_page_can_be_read_without_scripts(as_person: People, summaries: Workload) -> None:
+    rollout = moving(summaries)
+    page = as_person("tom", "operator")
+    home, state = page.url, page.context.storage_state()
+    assert page.context.browser is not None
+    bare = page.context.browser.new_context(java_script_enabled=False)
+    entrance = bare.new_page()
+    entrance.goto(home)
+    expect(entrance.locator("#id_username")).to_be_visible()
+    bare.add_cookies(state["cookies"])  # type: ignore[arg-type]
+    entrance.goto(f"{home}rollouts/{rollout.pk}/")
+    entrance.click("#head >> text='Pause'")
+    entrance.fill("main textarea[name=reason]", "no scripts here")
+    entrance.click("main button:has-text('Pause')")
+    expect(entrance.locator("#head .pm-badge")).to_have_text("paused")
+    bare.close()
+
+
 def test_a_model_is_pinned_and_unpinned_on_a_phone(as_person: People, summaries: Workload) -> None:
     page = as_person("tom", "operator", **PHONE)
     page.goto(f"{page.url}workloads/summaries/")
@@ -122,6 +158,24 @@ def test_a_rollback_works_with_the_keyboard_alone(as_person: People, summaries: 
     tab_to(page, "Roll back")
     page.keyboard.press("Enter")
     expect(page.locator("#head .pm-badge")).to_have_text("rolling back")
+
+
+def test_the_menus_work_with_the_keyboard_alone(as_person: People, summaries: Workload) -> None:
+    page = as_person("tom", "operator", **PHONE)
+    page.goto(f"{page.url}workloads/")
+    toggle = page.get_by_role("button", name="Show or hide the navigation")
+    toggle.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.activeElement.closest('#nav-sidebar-inner')")
+    tab_to(page, page.locator(".pm-account > summary").text_content().strip())  # type: ignore[union-attr]
+    page.keyboard.press("Enter")
+    tab_to(page, "Your account")
+    page.keyboard.press("Escape")
+    expect(page.locator(".pm-account > summary")).to_be_focused()
+    expect(page.get_by_role("link", name="Your account")).not_to_be_visible()
+    page.keyboard.press("Escape")
+    expect(toggle).to_be_focused()
+    expect(toggle).to_have_attribute("aria-expanded", "false")
 
 
 def tab_to(page: Page, label: str) -> None:

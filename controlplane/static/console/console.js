@@ -25,6 +25,9 @@ document.addEventListener("DOMContentLoaded", () => {
 
 /* Forms are sent by script, so that an unreachable server, a lost session or a refusal never loses the input: the form
    stays, with a message on top. Without scripts they are ordinary posts. */
+/* After signing in again in another tab, a form's own token is outdated; the cookie has the new one. */
+const csrfToken = () => document.cookie.match(/(?:^|; )csrftoken=([^;]+)/)?.[1];
+
 const SILENT_AFTER_MS = 10_000;
 const GIVE_UP_AFTER_MS = 120_000;
 
@@ -34,9 +37,7 @@ document.addEventListener("submit", async (event) => {
   event.preventDefault();
   const button = event.submitter;
   const body = new FormData(form, button);
-  // After signing in again in another tab, the form's own token is outdated; the cookie has the new one.
-  const token = document.cookie.match(/(?:^|; )csrftoken=([^;]+)/);
-  if (token) body.set("csrfmiddlewaretoken", token[1]);
+  if (csrfToken()) body.set("csrfmiddlewaretoken", csrfToken());
   const address = button?.getAttribute("formaction") || form.getAttribute("action") || location.href;
   form.setAttribute("aria-busy", "true");
   if (button) button.disabled = true;
@@ -64,20 +65,54 @@ document.addEventListener("submit", async (event) => {
   }
 });
 
-function say(form, text, link, address) {
-  form.querySelector(":scope > [data-said]")?.remove();
+function noteOf(text, link, address) {
   const note = document.createElement("p");
   note.className = "pm-note pm-bad";
   note.setAttribute("role", "alert");
-  note.dataset.said = "";
   note.textContent = text;
-  if (link) {
-    const anchor = Object.assign(document.createElement("a"), { href: address, target: "_blank", textContent: link });
-    note.append(" ", anchor);
-  }
+  if (link) note.append(" ", Object.assign(document.createElement("a"), { href: address, target: "_blank", textContent: link }));
+  return note;
+}
+
+function say(form, text, link, address) {
+  form.querySelector(":scope > [data-said]")?.remove();
+  const note = noteOf(text, link, address);
+  note.dataset.said = "";
   form.prepend(note);
   note.scrollIntoView({ block: "nearest" });
 }
+
+/* A poll or a check found that the person is signed out. Reload, which leads to the login page, unless that would lose
+   something typed: then say so, and return true. `signedIn` takes the note away after a login in another tab. */
+function signedOut() {
+  if (![...document.querySelectorAll("main :is(input, textarea, select)")].some(isChanged)) {
+    location.reload();
+    return false;
+  }
+  if (!document.querySelector("[data-signed-out]")) {
+    const note = noteOf("You are signed out. Sign in in a new tab: what you typed stays here.", "Sign in", "/console/login/");
+    note.classList.add("pm-stale");
+    note.dataset.signedOut = "";
+    document.querySelector("main").prepend(note);
+  }
+  return true;
+}
+
+function signedIn() {
+  document.querySelector("[data-signed-out]")?.remove();
+}
+
+function isChanged(field) {
+  if (field.type === "hidden") return false;
+  if (field.type === "checkbox" || field.type === "radio") return field.checked !== field.defaultChecked;
+  if (field.tagName !== "SELECT") return field.value !== field.defaultValue;
+  const initial = [...field.options].findIndex((option) => option.defaultSelected);
+  return !field.multiple && field.selectedIndex !== Math.max(initial, 0);
+}
+
+document.addEventListener("htmx:beforeOnLoad", (event) => {
+  if (event.detail.xhr.getResponseHeader("HX-Refresh") && signedOut()) event.preventDefault();
+});
 
 /* A refused form comes back with its errors and replaces the one on the page. Any other page (a key shown once, a
    refusal) replaces the whole content. */
@@ -105,6 +140,7 @@ async function keep(answer) {
 
 document.addEventListener("htmx:configRequest", (event) => {
   event.detail.timeout = event.detail.verb === "get" ? SILENT_AFTER_MS : GIVE_UP_AFTER_MS;
+  if (event.detail.verb === "post" && csrfToken()) event.detail.parameters.csrfmiddlewaretoken = csrfToken();
 });
 
 // When htmx cannot fetch something (an action's form, a check), show a message in its place, with a plain

@@ -29,7 +29,12 @@
       try {
         const headers = { "HX-Request": "true", "If-None-Match": this.tag };
         const answer = await fetch(this.address, { headers, cache: "no-store", signal: AbortSignal.timeout(10_000) });
-        if (answer.headers.get("HX-Refresh")) return location.reload(); // signed out
+        if (answer.headers.get("HX-Refresh")) {
+          this.seen = Date.now();
+          if (!signedOut()) return;
+          throw new Error("signed out");
+        }
+        signedIn();
         if (answer.status !== 304 && !answer.ok) throw new Error(`status ${answer.status}`);
         if (answer.status !== 304) {
           const complete = this.take(await answer.text());
@@ -97,7 +102,14 @@
   addEventListener("DOMContentLoaded", () => {
     const lives = [...document.querySelectorAll("[data-live]")].map((root) => new Live(root));
     if (!lives.length) return;
-    document.addEventListener("visibilitychange", () => document.hidden || lives.forEach((live) => live.ask()));
+    document.addEventListener("visibilitychange", () => {
+      if (document.hidden) return;
+      for (const live of lives) {
+        // Nobody asked while the page was hidden, so its age is no sign of a silent server: give the answer 3 s.
+        live.seen = Math.max(live.seen, Date.now() - live.every - (OLD_AFTER_S - 3) * 1000);
+        live.ask();
+      }
+    });
     addEventListener("online", () => lives.forEach((live) => live.ask()));
     const main = document.querySelector("main");
     setInterval(() => {
