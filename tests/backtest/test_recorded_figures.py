@@ -1,10 +1,15 @@
 """The figures given by the sources of the recorded sets (SOURCES.md), computed by the backtest."""
 
+import math
+import random
+from collections.abc import Callable
+from statistics import stdev
+
 import pytest
 
 from pointsman.evaluate import CompiledPolicy, compile_policy
 from rollout_app import recorded
-from rollout_app.backtest.curve import by_score, random_router
+from rollout_app.backtest.curve import by_score, random_router, ranked
 from rollout_app.backtest.report import as_document, as_text
 from rollout_app.backtest.run import Backtest, Line, backtest
 from rollout_app.backtest.tasks import Task
@@ -56,18 +61,32 @@ def test_the_more_expensive_model_of_routerarena_is_the_weaker_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tasks", "cpt_50", "cpt_80"), [(recorded.mmlu, 0.4996, 0.7986), (recorded.gsm8k, 0.4995, 0.7973)]
+    ("tasks", "printed"),
+    [(recorded.mmlu, (0.501, 0.4996, 0.7986)), (recorded.gsm8k, (0.501, 0.4995, 0.7973))],
 )
-def test_a_random_router_recovers_half_of_the_gap(tasks: object, cpt_50: float, cpt_80: float) -> None:
-    """The figures in SOURCES.md come from other random orders, so they agree within their error."""
+def test_a_random_router_is_worth_what_the_source_printed(
+    tasks: Callable[[], list[Task]], printed: tuple[float, ...]
+) -> None:
+    """The printed figures are means over random orders that nobody recorded, so they agree within their error.
+
+    No seed gives them to the digit: see docs/reference/backtest.md. An order is as good as any other, so the exact
+    APGR is 0.5. RouteLLM's program takes the mean of 10 orders; ours takes 200.
+    """
     gains = [
-        task.answers[recorded.STRONG].success - task.answers[recorded.WEAK].success
-        for task in tasks()  # type: ignore[operator]
+        int(task.answers[recorded.STRONG].success or 0) - int(task.answers[recorded.WEAK].success or 0)
+        for task in tasks()
     ]
-    score = random_router(gains)
-    assert score.apgr == pytest.approx(0.5, abs=0.005)
-    assert score.cpt_50 == pytest.approx(cpt_50, abs=0.01)
-    assert score.cpt_80 == pytest.approx(cpt_80, abs=0.01)
+    ours = random_router(gains)
+    chance, orders = random.Random(5), []
+    for _ in range(30):
+        chance.shuffle(gains)
+        orders.append(ranked(gains))
+    for figure, source in zip(("apgr", "cpt_50", "cpt_80"), printed, strict=True):
+        error = stdev(getattr(order, figure) for order in orders) * math.sqrt(1 / 10 + 1 / 200)
+        assert getattr(ours, figure) == pytest.approx(source, abs=2 * error)
+    assert ours.apgr == pytest.approx(
+        0.5, abs=2 * stdev(order.apgr or 0 for order in orders) / math.sqrt(200)
+    )
 
 
 def test_the_confidence_of_gsm8k_is_a_weak_signal() -> None:
