@@ -29,7 +29,7 @@ def as_document(result: Backtest) -> dict[str, Any]:
     return {
         "tasks": {
             "read": result.read, "compared": result.compared, "priced": result.priced,
-            "left_out": dict(result.left_out), "unpriced": dict(result.unpriced),
+            "left_out": dict(result.left_out), "unpriced": dict(result.unpriced), "unranked": result.unranked,
         },
         "weak": result.weak,
         "strong": result.strong,
@@ -55,6 +55,8 @@ def coverage(result: Backtest) -> str:
             text += (
                 f" {', '.join(f'{count:,} have {name} {model}' for model, count in sorted(counts.items()))}."
             )
+    if result.unranked:
+        text += f" {result.unranked:,} have no {result.score} and are not ranked."
     return text
 
 

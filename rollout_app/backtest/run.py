@@ -4,6 +4,7 @@ All figures use the same tasks: those with a known outcome under every compared 
 counted by the model whose outcome is unknown. Cost figures use those of them for which all costs are also known.
 """
 
+import math
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -79,6 +80,7 @@ class Backtest:
 
     read, compared, priced   tasks: read, with every outcome known, with every cost also known
     left_out, unpriced       by model: why tasks are not compared, or not priced
+    score, unranked          the score whose ranking was asked for, and the compared tasks that lack it
     policies, models         the figures of the policies and of each single model
     oracle                   the cheapest correct model for each task: an upper limit for any router
     frontier                 the single models that no random mix of others beats
@@ -97,6 +99,8 @@ class Backtest:
     frontier: Sequence[Point]
     aiq: float | None
     scores: Mapping[str, RouterScore]
+    score: str | None = None
+    unranked: int = 0
 
 
 class Run:
@@ -160,7 +164,7 @@ class Run:
             tally.add(group, done.success is True, cost, score)
         for name, one in followed.items():
             self.counts[name].add(one)
-        if self.score is not None and (value := _input(task, self.score)) is not None:
+        if self.score is not None and (value := _score(task, self.score)) is not None:
             self.scores.append(value)
             for kept, answer in zip(self.outcomes, answers, strict=True):
                 kept.append(answer.success is True)
@@ -203,6 +207,8 @@ class Run:
             frontier=frontier,
             aiq=aiq(routed, span[0], span[-1]) if span else None,
             scores=self._router_scores(weak, strong),
+            score=self.score,
+            unranked=0 if self.score is None else self.compared - len(self.scores),
         )
 
     def _ends(self, weak: str | None) -> tuple[str, str]:
@@ -258,8 +264,8 @@ def backtest(
     """Run every policy over every task.
 
     models  the single models to compare with, by catalogue name; empty: all that the policies name
-    score   the name of a request input (`confidence`, `attributes.x`) that says how likely the weak model is right;
-            its ranking of the tasks is judged as in RouteLLM
+    score   what says how likely the weak model is right: the name of a request input (`confidence`, `attributes.x`),
+            or `<model>:confidence` for that of its answer. Its ranking of the tasks is judged as in RouteLLM
     Raises `ValueError` for too many policies, or if no task can be compared.
     """
     named = {model for policy in policies.values() for model, _ in policy.models.values()}
@@ -300,12 +306,25 @@ def _cheapest_right(answers: Sequence[Answer]) -> Answer:
     return best
 
 
-def _input(task: Task, name: str) -> float | None:
+def _score(task: Task, name: str) -> float | None:
+    """Return the task's score; None if it has none, or no finite one."""
+    model = name.removesuffix(":confidence")
+    value = (
+        _input(task, name)
+        if model == name
+        else task.answers[model].confidence
+        if model in task.answers
+        else None
+    )
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+
+
+def _input(task: Task, name: str) -> Any:
     first, _, rest = name.partition(".")
     value: Any = task.request.get(first)
     if rest:
         value = value.get(rest) if isinstance(value, Mapping) else None
-    return float(value) if isinstance(value, (int, float)) else None
+    return value
 
 
 def _point(name: str, totals: TaskSums) -> Point | None:

@@ -116,7 +116,8 @@ class BacktestForm(TasksForm):
         max_length=200,
         label="Score of the weak model",
         widget=forms.TextInput(attrs={"placeholder": "confidence"}),
-        help_text="A request input that says how likely the weak model is right. Its ranking is judged as well.",
+        help_text="A request input, or MODEL:confidence, that says how likely the weak model is right. Its ranking is "
+        "judged as well.",
     )
 
     def clean(self) -> dict[str, Any]:

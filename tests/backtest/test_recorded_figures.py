@@ -99,6 +99,16 @@ def test_the_confidence_of_gsm8k_is_a_weak_signal() -> None:
     assert 0.55 < (by_score(gains, scores).apgr or 0) < 0.65
 
 
+def test_the_ranking_by_an_answers_confidence_is_scored_and_a_missing_score_is_named() -> None:
+    tasks, policy = recorded.gsm8k(), always(recorded.WEAK, recorded.STRONG)
+    result = backtest({"it": policy}, tasks, score=f"{recorded.WEAK}:confidence")
+    score = result.scores[f"{recorded.WEAK}:confidence"]
+    assert (result.unranked, 0.55 < (score.apgr or 0) < 0.65) == (0, True)
+    missing = backtest({"it": policy}, tasks, score="attributes.score")
+    assert (missing.unranked, missing.scores) == (1_307, {})
+    assert "1,307 have no attributes.score and are not ranked." in as_text(missing)
+
+
 def test_without_scores_there_is_no_mean_score() -> None:
     result = compared(recorded.gsm8k(), recorded.WEAK, recorded.STRONG)
     assert result.oracle.totals.mean_score is None and "mean score" not in as_text(result)

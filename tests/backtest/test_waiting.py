@@ -127,6 +127,7 @@ def test_the_api_returns_the_same(workload: Workload) -> None:
         "priced": 40,
         "left_out": {},
         "unpriced": {},
+        "unranked": 0,
     }
     long = {"name": "tasks.csv", "text": TASKS + "1,1,0,1,0\n" * waiting.MOST_WORK}
     assert caller("POST", path, {"versions": [1], "file": long}).status_code == 422

@@ -45,7 +45,9 @@ class Command(BaseCommand):
             "--sweep", default="", help="PLACE:LOW:HIGH:STEPS: one threshold, tried over a range"
         )
         parser.add_argument(
-            "--score", default="", help="a request input that says how likely the weak model is right"
+            "--score",
+            default="",
+            help="what says how likely the weak model is right: a request input, or MODEL:confidence",
         )
         parser.add_argument(
             "--bar", type=float, help="the quality bar, 0 … 1: names the cheapest policy that meets it"
