@@ -45,7 +45,7 @@ class RehearsedRoute:
         for pair, n in (shadow.get("routes") or {}).items():
             served, _, chosen = pair.partition(">")
             self.routes[served, chosen] = self.routes.get((served, chosen), 0) + n
-        for name in _ENDS:
+        for name in _ENDS if mirror else ():
             self.mirror[name] += mirror.get(name, 0)
 
     @property

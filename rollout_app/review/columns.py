@@ -72,13 +72,30 @@ def as_row(values: Iterable[Any]) -> dict[str, Any]:
 
 
 _COLUMN_OF = {figure: column for column, figure in zip(COLUMNS, FIGURES, strict=True)}
+_FIGURE_OF = dict(zip(COLUMNS, FIGURES, strict=True))
 IN_ORDER = tuple(_COLUMN_OF[figure] for figure in OutcomeSums._fields)  # so that `OutcomeSums(*row)` works
-_PLACES = tuple((COLUMNS.index(name), isinstance(FIELDS[name], FloatField)) for name in IN_ORDER)
+_IS_FLOAT = {name: isinstance(field, FloatField) for name, field in FIELDS.items()}
+_PLACES = tuple((COLUMNS.index(name), _IS_FLOAT[name]) for name in IN_ORDER)
+# What `engine.diagnosis.compare_arms` reads. A long rollout has thousands of rows.
+COMPARED = (
+    "tasks", "successes", "failures", "retries", "cost_n", "cost_sum", "cost_sum_sq", "graded_n", "graded_successes",
+    "graded_sum", "graded_sum_sq", "graded_on_success",
+)  # fmt: skip
+_COMPARED = tuple((_FIGURE_OF[name], _IS_FLOAT[name]) for name in COMPARED)
 
 
 def as_sums(values: Sequence[Any]) -> OutcomeSums:
-    """Return aggregated values, in the order of `COLUMNS`, as figures. Long rollouts have thousands of rows."""
+    """Return aggregated values, in the order of `COLUMNS`, as figures."""
     figures: list[Any] = [
         float(values[at] or 0) if is_float else int(values[at] or 0) for at, is_float in _PLACES
     ]
     return OutcomeSums(*figures)
+
+
+def as_compared(values: Iterable[Any]) -> OutcomeSums:
+    """Return the same for the columns of `COMPARED`; the other figures are 0."""
+    figures: dict[str, Any] = {
+        name: float(value or 0) if is_float else int(value or 0)
+        for (name, is_float), value in zip(_COMPARED, values, strict=True)
+    }
+    return OutcomeSums(**figures)

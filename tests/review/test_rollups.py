@@ -10,6 +10,7 @@ from django.core.management import CommandError, call_command
 from django.db.models import F
 
 from policies_app.models import Environment, Workload
+from rollout_app.engine.diagnosis import compare_arms
 from rollout_app.engine.diagnosis.figures import total
 from rollout_app.models import OutcomeBucket
 from rollout_app.review import columns, reading, recount, rollups
@@ -114,6 +115,23 @@ def test_several_reads_at_once_give_what_each_gives_alone(
         assert parts == whole and any(parts)
 
 
+def test_a_workload_with_tasks_in_every_other_hour_is_read(place: tuple[Environment, Workload]) -> None:
+    """The hours between are 1,100 spans of minutes: SQLite refuses so many alternatives in one condition."""
+    start = NOW.replace(minute=0) - timedelta(hours=2_200)
+    spans = [(start + 2 * n * HOUR, start + (2 * n + 1) * HOUR) for n in range(1_100)]
+    outcome(*place, spans[0][0], tasks=1)
+    outcome(*place, spans[0][0] + HOUR, tasks=10)
+    outcome(*place, spans[-1][1] - timedelta(minutes=1), tasks=100)
+    periods = reading.Periods(*place, [(start, NOW)])
+    ((found,),) = reading.routes_of([reading.Times(periods, [reading.Sources((), (), spans)])])
+    assert total(found.values()).tasks == 101
+    HourState.objects.bulk_create(
+        HourState(environment=place[0], workload=place[1], hour=first - HOUR, rolled=1, final=True)
+        for first, _ in spans[2:]
+    )
+    assert total(reading.routes(*place, start, NOW).values()).tasks == 111
+
+
 @pytest.mark.parametrize("seconds", [60, 3_600])
 def test_both_arms_by_time_equal_the_outcomes(place: tuple[Environment, Workload], seconds: int) -> None:
     rng = random.Random(3)
@@ -133,6 +151,11 @@ def test_both_arms_by_time_equal_the_outcomes(place: tuple[Environment, Workload
     read = reading.minutes_of(periods) if seconds == 60 else reading.times_of([periods])[0]
     (found,) = reading.arms_by_time([read], [seconds])
     assert {key: {arm: sums.tasks for arm, sums in arms.items()} for key, arms in found.items()} == expected
+    (whole,) = reading.routes_of([read])[0]
+    for arm in ("baseline", "candidate"):
+        by_route = total(sums for route, sums in whole.items() if route.arm == arm)
+        by_time = total(arms[arm] for arms in found.values() if arm in arms)
+        assert compare_arms([(by_time, by_time)]) == compare_arms([(by_route, by_route)])
 
 
 def test_it_reads_the_same_before_the_job_has_run(week: tuple[Environment, Workload]) -> None:

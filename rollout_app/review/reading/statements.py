@@ -40,11 +40,13 @@ def as_stored(value: date | datetime) -> Any:
 
 
 @lru_cache
-def sums_of(model: type[Model]) -> Statement:
-    """Return the aggregates of a source as SQL, in the order of `columns.COLUMNS`."""
+def sums_of(model: type[Model], names: Sequence[str] = columns.COLUMNS) -> Statement:
+    """Return the aggregates of a source as SQL, in the order of `names`."""
     aggregates = columns.from_outcomes() if model is OutcomeBucket else columns.from_rows()
-    rows = model._default_manager.order_by().values_list("arm").annotate(**aggregates)
-    text, values = rows.query.sql_with_params()
+    rows = model._default_manager.order_by().values_list("arm")
+    text, values = rows.annotate(
+        **{f"{name}_": aggregates[f"{name}_"] for name in names}
+    ).query.sql_with_params()
     return Statement(text[text.index(", ") + 2 : text.index(" FROM ")], values)
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from django.db.models import Model
 
+from controlplane.core.bulk import chunks, flat
 from pointsman.reporting.histogram import Histogram
 from policies_app.models import Environment, Workload
 from rollout_app.engine.diagnosis import OutcomeSums
@@ -33,7 +34,8 @@ class Route(NamedTuple):
 
 Routes = Mapping[Route, OutcomeSums]
 Slots = Mapping[tuple[int, int], Mapping[str, OutcomeSums]]
-_MOST_SPANS = 8  # of a period that are read one by one
+_MOST_SPANS = 8  # of minutes that are read one by one
+_ALTERNATIVES = 100
 
 
 def routes(
@@ -73,15 +75,17 @@ def routes_of(reads: Sequence[Times]) -> list[list[dict[Route, OutcomeSums]]]:
 
 
 def arms_by_time(reads: Sequence[Times], seconds: Sequence[int]) -> list[Slots]:
-    """Return the sums of both arms of each rollout by (stage, slot of so many seconds), in one query for all."""
+    """Return the sums of both arms of each rollout by (stage, slot of so many seconds), in one query for all. Only the
+    figures by which arms are compared.
+    """
     found: list[dict[tuple[int, int], dict[str, OutcomeSums]]] = [defaultdict(dict) for _ in reads]
     selects = [
-        _summed(rows, f"{at}, {slot(rows.column, length)}", (), "stage, arm")
+        _summed(rows, f"{at}, {slot(rows.column, length)}", (), "stage, arm", columns.COMPARED)
         for at, (read, length) in enumerate(zip(reads, seconds, strict=True))
         for rows in _rows(read)
     ]
     for at, number, stage, arm, *values in united(selects):
-        arms, sums = found[at][stage, number], columns.as_sums(values)
+        arms, sums = found[at][stage, number], columns.as_compared(values)
         arms[arm] = arms[arm] + sums if arm in arms else sums
     return [dict(slots) for slots in found]
 
@@ -115,15 +119,17 @@ def _chosen(read: Times, days: type[Model]) -> Iterator[_Rows]:
     # Each span alone: of several in one condition, SQLite would read every minute of the workload.
     spans = [_between("minute", *span) for span in whole.spans]
     if len(spans) > _MOST_SPANS:
-        any_of = " OR ".join(span.text for span in spans)
-        bounds = _between("minute", whole.spans[0][0], whole.spans[-1][1])
-        spans = [
-            Statement(
-                f"{bounds.text} AND ({any_of})", [*bounds.values, *(v for span in spans for v in span.values)]
-            )
-        ]
+        # A workload with tasks in every other hour. SQLite refuses a condition of more than 1,000 alternatives.
+        spans = [_any_of(some) for some in chunks(whole.spans, _ALTERNATIVES)]
     for span in spans:
         yield _Rows(OutcomeBucket, "minute", span)
+
+
+def _any_of(spans: Sequence[Span]) -> Statement:
+    """Return the condition for the minutes of many spans, within bounds that an index serves."""
+    each = [_between("minute", spans[0][0], spans[-1][1]), *(_between("minute", *span) for span in spans)]
+    alternatives = " OR ".join(one.text for one in each[1:])
+    return Statement(f"{each[0].text} AND ({alternatives})", flat(one.values for one in each))
 
 
 def _listed(column: str, moments: Sequence[Any], step: timedelta) -> Statement:
@@ -138,9 +144,11 @@ def _between(column: str, first: date | datetime, before: date | datetime) -> St
     return Statement(f"({column} >= %s AND {column} < %s)", [as_stored(first), as_stored(before)])
 
 
-def _summed(rows: _Rows, numbers: str, values: Sequence[Any], keys: str) -> Statement:
+def _summed(
+    rows: _Rows, numbers: str, values: Sequence[Any], keys: str, names: Sequence[str] = columns.COLUMNS
+) -> Statement:
     """Return the sums by `numbers`, two expressions of which the second is grouped by, and `keys`."""
-    sums, table = sums_of(rows.model), rows.model._meta.db_table
+    sums, table = sums_of(rows.model, names), rows.model._meta.db_table
     return Statement(
         f"SELECT {numbers}, {keys}, {sums.text} FROM {table} WHERE {rows.where.text} GROUP BY 2, {keys}",  # noqa: S608 — our own names; bound values
         [*values, *sums.values, *rows.where.values],
