@@ -3,7 +3,7 @@
 import math
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -20,6 +20,7 @@ from rollout_app.models import ArmTotals, Rollout
 
 PACE = Pace(first_poll_within=0, flush_every=0.2)
 NUSD = 10**9
+MOST_PLAYED = 50_000  # tasks in memory: about 100 MB
 _HARMS = ("success", "cost")
 Harm = tuple[str, float]  # ("success", -0.05): points as a fraction; ("cost", 0.25): a fraction of the cost
 
@@ -27,51 +28,72 @@ Harm = tuple[str, float]  # ("success", -0.05): points as a fraction; ("cost", 0
 RECORDED = {"gsm8k": recorded.gsm8k, "mmlu": recorded.mmlu, "routerarena": recorded.routerarena}
 
 
-def tasks_of(source: Source) -> list[Task]:
-    """Return the tasks of a set that comes with Pointsman, by its name, or of a file. Errors as in `open_tasks`."""
-    tasks = RECORDED[source.path]() if source.path in RECORDED else list(open_tasks(source))
-    if not tasks:
+def tasks_of(source: Source) -> Iterator[Task]:
+    """Yield the tasks of a set that comes with Pointsman, by its name, or of a file. Errors as in `open_tasks`, and
+    `ValueError` at the end of a source without tasks.
+    """
+    found = False
+    for task in RECORDED[source.path]() if source.path in RECORDED else open_tasks(source):
+        found = True
+        yield task
+    if not found:
         raise ValueError(f"{source.path} has no tasks.")
-    return tasks
 
 
 @dataclass(frozen=True, slots=True)
 class Playable:
-    """Tasks that can be played, and by model the number of tasks left out because its outcome is not known."""
+    """Tasks that can be played, and by model the number of tasks left out because its outcome is not known.
+
+    of   the number of playable tasks, of which at most `MOST_PLAYED` are kept, drawn at random
+    """
 
     tasks: list[Task]
     left_out: Mapping[str, int]
+    of: int
 
     def told(self) -> str:
         """Return a sentence about the tasks that were left out, or "" without any."""
+        drawn = (
+            f"{len(self.tasks):,} of {self.of:,} tasks are drawn at random."
+            if len(self.tasks) < self.of
+            else ""
+        )
         if not self.left_out:
-            return ""
+            return drawn
         each = ", ".join(f"{count:,} of {model}" for model, count in sorted(self.left_out.items()))
-        played = "1 task is" if len(self.tasks) == 1 else f"{len(self.tasks):,} tasks are"
-        return f"{played} played. Left out, because success or cost is not known: {each}."
+        played = "1 task is" if self.of == 1 else f"{self.of:,} tasks are"
+        told = f"{played} played. Left out, because success or cost is not known: {each}."
+        return f"{told} {drawn}".rstrip()
 
 
-def playable(tasks: Sequence[Task], documents: Sequence[Mapping[str, Any]]) -> Playable:
+def playable(tasks: Iterable[Task], documents: Sequence[Mapping[str, Any]]) -> Playable:
     """Return the tasks with a known success and cost for every model of the policies, since any could be chosen.
 
+    A replay draws from them at random, so a random sample of a large file is as good as the whole file in memory.
     Raise `ValueError` if there are none, so that the replay fails before it changes anything.
     """
     named = sorted({entry["model"] for document in documents for entry in document["models"].values()})
-    kept, left_out = [], Counter[str]()
+    kept, left_out, first, of = list[Task](), Counter[str](), None, 0
+    chance = random.Random(1)  # noqa: S311 — a rehearsal is to be repeated, not secret
     for task in tasks:
+        first = first or task
         unknown = next((model for model in named if not _is_known(task.answers.get(model))), None)
-        if unknown is None:
-            kept.append(task)
-        else:
+        if unknown is not None:
             left_out[unknown] += 1
+            continue
+        of += 1
+        if of <= MOST_PLAYED:
+            kept.append(task)
+        elif (at := chance.randrange(of)) < MOST_PLAYED:
+            kept[at] = task
     if not kept:
         each = ", ".join(f"{model} ({count:,} tasks)" for model, count in left_out.most_common())
         raise ValueError(
             f"No task can be played: success or cost is not known for {each}. "
             f"The policies may choose {', '.join(named)}; "
-            f"the tasks have outcomes for {', '.join(sorted(tasks[0].answers)) or 'no model'}."
+            f"the tasks have outcomes for {', '.join(sorted(first.answers if first else ())) or 'no model'}."
         )
-    return Playable(kept, left_out)
+    return Playable(kept, left_out, of)
 
 
 def _is_known(answer: Answer | None) -> bool:

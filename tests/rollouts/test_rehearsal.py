@@ -20,6 +20,7 @@ from rollout_app.engine.plans import SAVED, check
 from rollout_app.engine.states import State
 from rollout_app.evaluation.reconcile import reconcile
 from rollout_app.models import Rollout
+from rollout_app.rehearsal import scenario
 from rollout_app.rehearsal.scenario import (
     Harmed,
     afterwards,
@@ -44,7 +45,7 @@ def written(tmp_path: Path, text: str) -> str:
 
 
 def from_file(path: str, **how: Any) -> list[Task]:
-    return tasks_of(Source(path=path, **how))
+    return list(tasks_of(Source(path=path, **how)))
 
 
 def test_it_reads_the_files_that_a_backtest_reads(tmp_path: Path) -> None:
@@ -80,6 +81,15 @@ def test_incomplete_tasks_are_left_out_and_counted() -> None:
     assert playable(tasks[:1], documents).told() == ""
     with pytest.raises(ValueError, match="No task can be played: success or cost is not known for large"):
         playable(tasks[1:2], documents)
+
+
+def test_of_a_large_file_it_plays_a_random_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scenario, "MOST_PLAYED", 100)
+    tasks = (Task({"turns": at}, {"small": Answer(True, 5)}) for at in range(1_000))
+    found = playable(tasks, [{"models": {"s": {"model": "small"}}}])
+    assert (len(found.tasks), found.of) == (100, 1_000)
+    assert found.told() == "100 of 1,000 tasks are drawn at random."
+    assert 400 < sum(task.request["turns"] for task in found.tasks) / 100 < 600
 
 
 def test_it_knows_the_included_sets_by_name() -> None:

@@ -155,7 +155,7 @@ def _check(options: dict[str, Any]) -> None:
         raise CommandError(f"--routers is from 1 to 50, not {options['routers']}.")
 
 
-def _proposed(options: dict[str, Any], tasks: list[Task]) -> tuple[Rollout, scenario.Playable]:
+def _proposed(options: dict[str, Any], tasks: Iterator[Task]) -> tuple[Rollout, scenario.Playable]:
     environment = Environment.objects.filter(name=options["environment"]).first()
     if environment is None:
         raise CommandError(f"There is no environment called {options['environment']!r}.")
