@@ -60,7 +60,19 @@ class TriedForm(forms.Form):
 
 
 class TasksForm(TriedForm):
-    """The tasks, and how to read them."""
+    """The tasks, and how to read them. The fields that a table with standard columns does not need are `folded`."""
+
+    _FOLDED = ("mapping", "log", "latency_unit", "grade", "sweep", "score")
+
+    def shown(self) -> list[forms.BoundField]:
+        return [field for field in self.visible_fields() if field.name not in self._FOLDED]
+
+    def folded(self) -> list[forms.BoundField]:
+        return [field for field in self.visible_fields() if field.name in self._FOLDED]
+
+    def opens(self) -> bool:
+        """Return whether a folded field has a value or an error, which must not be hidden."""
+        return any(field.value() or field.errors for field in self.folded())
 
     recorded = forms.ChoiceField(
         required=False,
@@ -303,7 +315,10 @@ def _shown(result: Backtest, bar: float) -> dict[str, Any]:
     return {
         "result": result,
         "coverage": report.coverage(result),
-        "sentences": [s.strip() for line in _told(result, best) for s in report.sentences(line, result)],
+        # One paragraph a version: its later sentences do not repeat its name.
+        "sentences": [
+            " ".join(s.strip() for s in report.sentences(line, result)) for line in _told(result, best)
+        ],
         "bar": bar,
         "best": best,
         "best_is_sure": best is not None and best.accuracy.low is not None and best.accuracy.low >= bar,

@@ -58,10 +58,24 @@ def test_the_page_shows_the_result_of_a_version(workload: Workload) -> None:
     assert answer.status_code == 200, page
     assert "40 tasks read, 40 compared, 40 of them with every cost known." in page
     assert f"always {LARGE}" in page
+    # What a random mix gets depends on the version's cost, so both are in the version's own paragraph.
+    (told,) = re.findall(r"<p>(v1[^<]*)</p>", page)
+    assert "A random mix of the single models gets" in told
     curve = json.loads(
         answer.content.decode().split('id="curve-data" type="application/json">')[1].split("<")[0]
     )
     assert [point["name"] for point in curve["policies"]] == ["v1"]
+
+
+@pytest.mark.parametrize(
+    ("extra", "opened"), [({}, False), ({"sweep": "nowhere"}, True), ({"mapping": "models: {"}, True)]
+)
+def test_fields_with_values_or_errors_are_not_folded(
+    workload: Workload, extra: dict[str, str], opened: bool
+) -> None:
+    answer = logged_in("vera", "viewer").post(reverse("console:backtest", args=[workload.name]), extra)
+    assert answer.status_code == 422
+    assert ('<details class="pm-more" open>' in text(answer)) is opened
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from policies_app.models import Environment, Model, Workload
 from rollout_app import actions
 from rollout_app.apps import _save_plans
 from rollout_app.models import Rollout
-from tests.browser.test_console import write, written
+from tests.browser.test_console import clicks, count_clicks, write, written
 from tests.support import builders
 from tests.support.people import actor_of, running
 
@@ -133,12 +133,15 @@ def test_every_page_can_be_read_without_scripts(as_person: People, summaries: Wo
 
 def test_a_model_is_pinned_and_unpinned_on_a_phone(as_person: People, summaries: Workload) -> None:
     page = as_person("tom", "operator", **PHONE)
-    page.goto(f"{page.url}workloads/summaries/")
+    page.goto(f"{page.url}workloads/")
+    count_clicks(page)
+    page.tap("main a:text-is('summaries')")
     page.tap("text=Pin a model")
     page.select_option("select[name=model_alias]", "large")
     page.fill("textarea[name=reason]", "incident 231")
     page.tap("button:has-text('Pin it')")
     expect(page.locator("main")).to_contain_text("Pinned because: incident 231")
+    assert clicks(page) == 3, "from the list of workloads"
     assert summaries.assignments.get().pin_model == "large"
     page.tap("text=Unpin")
     page.fill("textarea[name=reason]", "over")
@@ -150,6 +153,7 @@ def test_a_rollback_works_with_the_keyboard_alone(as_person: People, summaries: 
     rollout = moving(summaries)
     page = as_person("tom", "operator")
     page.goto(f"{page.url}rollouts/{rollout.pk}/")
+    count_clicks(page)
     tab_to(page, "Roll back")
     page.keyboard.press("Enter")
     page.wait_for_selector("#sheet textarea[name=reason]")
@@ -158,6 +162,7 @@ def test_a_rollback_works_with_the_keyboard_alone(as_person: People, summaries: 
     tab_to(page, "Roll back")
     page.keyboard.press("Enter")
     expect(page.locator("#head .pm-badge")).to_have_text("rolling back")
+    assert clicks(page) == 2
 
 
 def test_the_menus_work_with_the_keyboard_alone(as_person: People, summaries: Workload) -> None:
