@@ -95,6 +95,8 @@ def _object(entry: Entry, names: Mapping[str, str]) -> list[str]:
     elif kind == "version":
         workload, _, number = found.rpartition("/")
         words.append(f"v{number} of {workload}")
+    elif kind == "break_glass":
+        words.append(names.get(found, "a use of it"))
     elif kind == "change_request":
         words.append(names.get(found, "a change"))
     else:

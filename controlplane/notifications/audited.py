@@ -19,8 +19,17 @@ def _receiver_names(ids: Iterable[str]) -> dict[str, str]:
     return {str(pk): name for pk, name in Receiver.objects.filter(pk__in=ids).values_list("pk", "name")}
 
 
+def _uses_of_break_glass(ids: Iterable[str]) -> dict[str, str]:
+    """Describe each use: "tickets, a rollout started without approval by tom"."""
+    return {
+        str(row.pk): f"{f'{row.workload}, ' if row.workload else ''}{row.what} by {row.by_label}"
+        for row in BreakGlass.objects.filter(pk__in=ids)
+    }
+
+
 def register() -> None:
     sentences.register("receiver", _receiver_names)
+    sentences.register("break_glass", _uses_of_break_glass)
     subjects.register(subjects.by_target("receiver", _receivers))
     subjects.register(subjects.Subject("break-glass", _said_of_break_glass, _break_glass))
     subjects.register(subjects.Subject("review", _said_of_reviews, _reviews))

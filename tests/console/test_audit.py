@@ -10,7 +10,8 @@ from django.utils import timezone
 from controlplane.audit import pages
 from controlplane.audit.models import Entry
 from controlplane.core.actors import SYSTEM
-from controlplane.notifications.actions import add_receiver
+from controlplane.notifications.actions import add_receiver, review
+from controlplane.notifications.models import BreakGlass
 from policies_app import actions
 from policies_app.four_eyes.actions import request_four_eyes_off
 from policies_app.models import Environment, Workload
@@ -181,3 +182,14 @@ def test_empty_fields_are_omitted(people: People) -> None:
     page = text(people("tom", "viewer").get(reverse("console:entry", args=[entry.seq])))
     assert "context_window" in page and "batch_input_nusd_per_mtok" not in page
     assert "fields without a value are omitted here" in page
+
+
+def test_a_reviewed_use_of_break_glass_is_shown_by_name(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    opened = BreakGlass.objects.get(action="assignment.break_glass")
+    reviewer = people("eva", "approver")
+    review(opened, actor=actor_of("eva"), reason="seen")
+    page = text(reviewer.get(LIST))
+    assert "summaries, a first version served without approval by Pointsman in production" in page
+    assert f"break glass {opened.pk}" not in page
