@@ -7,6 +7,7 @@ from rollout_app.blast_radius.radius import BlastRadius, EndpointRadius
 from rollout_app.blast_radius.rehearsed import DifferingShare
 from rollout_app.blast_radius.words import endpoint_sentence, headline, unknowns
 from rollout_app.engine.diagnosis.figures import ratio
+from rollout_app.review.span import TrafficSpan
 
 
 def radius_answer(radius: BlastRadius) -> dict[str, Any]:
@@ -20,32 +21,33 @@ def radius_answer(radius: BlastRadius) -> dict[str, Any]:
         "candidate": radius.candidate.number,
         "start": week.start,
         "end": week.end,
-        "days_seen": week.days,
+        "days_seen": week.span.days,
         "basis": radius.basis,
         "sentence": headline(radius),
         "shadow_decisions": radius.decisions,
-        "tasks_a_day": week.tasks_a_day,
-        **_projected(radius.whole),
+        "tasks_a_day": week.tasks if week.span.is_long else None,
+        **_projected(radius.whole, a_day=week.span.is_long),
         "differing": _differing(radius.differing),
-        "endpoints": [_endpoint(each, owner) for each in radius.endpoints],
+        "endpoints": [_endpoint(each, owner, week.span) for each in radius.endpoints],
         "pinned": radius.pinned or None,
         "notices": [notice.sentence for notice in radius.notices],
         "unknown": unknowns(radius),
     }
 
 
-def _endpoint(radius: EndpointRadius, owner: str) -> dict[str, Any]:
+def _endpoint(radius: EndpointRadius, owner: str, span: TrafficSpan) -> dict[str, Any]:
     return {
         "endpoint": radius.endpoint,
         "owner": owner,
-        "sentence": endpoint_sentence(radius, owner),
-        "tasks_a_day": radius.traffic,
-        **_projected(radius.projection),
+        "sentence": endpoint_sentence(radius, owner, span.words),
+        "tasks_a_day": radius.traffic if span.is_long else None,
+        **_projected(radius.projection, a_day=span.is_long),
         "differing": _differing(radius.differing),
     }
 
 
-def _projected(projection: Projection) -> dict[str, Any]:
+def _projected(projection: Projection, *, a_day: bool) -> dict[str, Any]:
+    """`a_day`: whether counts and costs are per day. Those of a shorter time are only in the sentences."""
     known = bool(projection.tasks)
     return {
         "moved": _share(projection.moved, projection.tasks) if known else None,
@@ -57,8 +59,8 @@ def _projected(projection: Projection) -> dict[str, Any]:
         "other_parameters": ratio(projection.reparametrised, projection.tasks),
         "other_second_stage": ratio(projection.second_stage, projection.tasks),
         "cost_known_of": ratio(projection.covered, projection.tasks),
-        "cost_a_day_nusd": projection.cost if projection.covered else None,
-        "change_a_day_nusd": _bounds(projection.change, 1) if projection.covered else None,
+        "cost_a_day_nusd": projection.cost if projection.covered and a_day else None,
+        "change_a_day_nusd": _bounds(projection.change, 1) if projection.covered and a_day else None,
     }
 
 

@@ -28,8 +28,9 @@ BY_SHADOW, BY_DOCUMENTS, BY_NOTHING = "shadow", "documents", "nothing"
 
 @dataclass(frozen=True, slots=True)
 class EndpointRadius:
-    """One endpoint, with counts and costs per day. `traffic`: all tasks, `projection`: those with a known
-    projection.
+    """One endpoint, with counts and costs per day, or of less than a day as they are (`Week.span`).
+
+    `traffic`: all tasks, `projection`: those with a known projection.
     """
 
     endpoint: str

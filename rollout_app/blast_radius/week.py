@@ -15,6 +15,7 @@ from rollout_app.engine.diagnosis.figures import NOTHING, total
 from rollout_app.review import reading
 from rollout_app.review.models import HourState
 from rollout_app.review.reading import Route, Routes
+from rollout_app.review.span import TrafficSpan
 
 SPAN = timedelta(days=7)
 LEAST_TASKS = 100  # tasks of the baseline's own version; with fewer, tasks of all versions are used
@@ -23,8 +24,8 @@ CellKey = tuple[int, str, str]  # version, endpoint, rule
 
 @dataclass(frozen=True, slots=True)
 class Week:
-    """The traffic of a week. `days`: with visible traffic, up to 7. `traffic`: tasks per day by endpoint, of all
-    versions.
+    """The traffic of a week. `span`: with visible traffic, up to 7 days. `traffic`: tasks by endpoint, of all versions,
+    per day; of less than a day, the tasks themselves.
 
     `cells`: of the baseline's own version, or of all versions if it has had hardly any tasks (`own_version` is
     false). `others`: share of the tasks that other versions served. `versions`: all that served, by number.
@@ -32,7 +33,7 @@ class Week:
 
     start: datetime
     end: datetime
-    days: float
+    span: TrafficSpan
     traffic: Mapping[str, float]
     cells: Mapping[CellKey, Cell]
     own_version: bool
@@ -42,7 +43,7 @@ class Week:
     routes: Routes
 
     @property
-    def tasks_a_day(self) -> float:
+    def tasks(self) -> float:
         return sum(self.traffic.values())
 
 
@@ -57,15 +58,17 @@ def read_week(
     start = end - SPAN
     found = reading.routes(environment, workload, start, end)
     routes = {route: sums for route, sums in found.items() if sums.tasks}
-    days = _days(environment, workload, start, end)
+    span = _span(environment, workload, start, end)
     own = {route: sums for route, sums in routes.items() if route.version == baseline.number}
     tasks, of_own = (total(some.values()).tasks for some in (routes, own))
     versions = _versions(workload, routes, baseline, candidate)
     return Week(
         start=start,
         end=end,
-        days=days,
-        traffic={name: sums.tasks / days for name, sums in reading.grouped(routes, _endpoint).items()},
+        span=span,
+        traffic={
+            name: sums.tasks / span.divisor for name, sums in reading.grouped(routes, _endpoint).items()
+        },
         cells=_cells(own if of_own >= LEAST_TASKS else routes, versions),
         own_version=of_own >= LEAST_TASKS,
         others=1 - of_own / tasks if tasks else 0.0,
@@ -79,13 +82,13 @@ def _endpoint(route: Route) -> str:
     return route.endpoint
 
 
-def _days(environment: Environment, workload: Workload, start: datetime, end: datetime) -> float:
-    """Return the days with visible traffic: a new workload has no whole week yet."""
+def _span(environment: Environment, workload: Workload, start: datetime, end: datetime) -> TrafficSpan:
+    """Return the time with visible traffic: a new workload has no whole week yet."""
     hours = HourState.objects.filter(
         environment=environment, workload=workload, hour__gte=start, hour__lt=end
     )
     first = hours.order_by("hour").values_list("hour", flat=True).first()
-    return max((end - max(start, first or start)) / timedelta(days=1), 1 / 24)
+    return TrafficSpan.between(max(start, first or start), end)
 
 
 def _versions(

@@ -13,21 +13,21 @@ def headline(radius: BlastRadius) -> str:
     """Describe what would move in one sentence."""
     if radius.basis == BY_NOTHING:
         return "There was no traffic in the last 7 days, so it is unknown what would move."
-    moved = _shares(radius.whole.moved, radius.whole.tasks)
+    moved, cost = _shares(radius.whole.moved, radius.whole.tasks), _cost(radius.whole, radius.week.span.words)
     if radius.whole.moved[1] < _LEAST_SHARE * radius.whole.tasks:
-        return f"No task would move to another first model. {_cost(radius.whole)}"
-    return f"{_capital(moved)} of the tasks would move to another first model. {_cost(radius.whole)}"
+        return f"No task would move to another first model. {cost}"
+    return f"{_capital(moved)} of the tasks would move to another first model. {cost}"
 
 
-def endpoint_sentence(radius: EndpointRadius, owner: str) -> str:
-    """Describe one endpoint: `/tickets/summary (team Support): of 4,200 tasks a day 31 % from a to b. −$412 a
-    day, …`
+def endpoint_sentence(radius: EndpointRadius, owner: str, per: str = "a day") -> str:
+    """Describe one endpoint; `per`: the time of its figures: `/tickets/summary (team Support): of 4,200 tasks a day
+    31 % from a to b. −$412 a day, …`
     """
     name = f"{radius.endpoint or 'Tasks without an endpoint'} (team {owner})"
     if not radius.projection.tasks:
-        return f"{name}: it is unknown what would move of its {_tasks(radius.traffic)} a day."
+        return f"{name}: it is unknown what would move of its {_tasks(radius.traffic)} {per}."
     moved = ", ".join(_moves(radius.projection)) or "nothing to another first model"
-    return f"{name}: of {_tasks(radius.traffic)} a day {moved}. {_cost(radius.projection)}"
+    return f"{name}: of {_tasks(radius.traffic)} {per} {moved}. {_cost(radius.projection, per)}"
 
 
 def _moves(projection: Projection) -> list[str]:
@@ -39,7 +39,7 @@ def _moves(projection: Projection) -> list[str]:
 
 
 class EndpointRow(NamedTuple):
-    """One endpoint as a row of a table; costs are per day. `between` is empty if the change is exact or unknown."""
+    """One endpoint as a row of a table; costs as in `Week`. `between` is empty if the change is exact or unknown."""
 
     name: str
     tasks: str
@@ -110,8 +110,10 @@ def _of_moves(radius: BlastRadius) -> list[str]:
 
 def _of_traffic(radius: BlastRadius) -> list[str]:
     week, said = radius.week, []
-    if week.days < 6.5:
-        said.append(f"There was traffic in only {week.days:.1f} of the 7 days.")
+    if not week.span.is_long:
+        said.append(f"The traffic of {week.span.length} is too short for figures per day.")
+    elif week.span.days < 6.5:
+        said.append(f"There was traffic in only {week.span.length.split()[0]} of the 7 days.")
     if not week.own_version and radius.basis != BY_SHADOW:
         said.append(
             f"Version {radius.baseline.number} has had hardly any traffic, so tasks of earlier versions are used."
@@ -162,19 +164,19 @@ def _of_quality(radius: BlastRadius) -> list[str]:
 # --- figures -----------------------------------------------------------------------------------------------
 
 
-def _cost(projection: Projection) -> str:
+def _cost(projection: Projection, per: str) -> str:
     if not projection.covered:
         return "The cost is unknown."
-    return f"{_capital(a_day(projection.change))}, at {money(projection.cost)} a day now."
+    return f"{_capital(amount(projection.change, per))}, at {money(projection.cost)} {per} now."
 
 
-def a_day(change: Bounds) -> str:
-    """Format a change of cost: `−$412 a day`, `between −$412 and +$3 a day (−$350 expected)`."""
+def amount(change: Bounds, per: str) -> str:
+    """Format a change of cost `per` its time: `−$412 a day`, `between −$412 and +$3 a day (−$350 expected)`."""
     low, high = _signed(change.low), _signed(change.high)
     if low == high:
-        return f"{low} a day" if round(change.high) else "no change of cost"
+        return f"{low} {per}" if round(change.high) else "no change of cost"
     expected = "" if change.expected is None else f" ({_signed(change.expected)} expected)"
-    return f"between {low} and {high} a day{expected}"
+    return f"between {low} and {high} {per}{expected}"
 
 
 def _signed(nusd: float) -> str:

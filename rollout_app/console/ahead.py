@@ -16,7 +16,7 @@ from rollout_app.blast_radius.radius import BlastRadius, radius_of, radius_of_ca
 from rollout_app.blast_radius.words import EndpointRow, endpoint_row, headline, unknowns
 from rollout_app.engine.states import State
 from rollout_app.evidence_report.realised import Realised, read_realised, realised
-from rollout_app.evidence_report.words import realised_sentences, saved_or_unknown, saved_since
+from rollout_app.evidence_report.words import realised_sentences, saved_since, while_it_ran
 from rollout_app.models import Rollout
 
 log = logging.getLogger(__name__)
@@ -28,11 +28,13 @@ _ENDPOINTS = 8  # endpoints that are listed
 class Ahead:
     """The blast radius as the page shows it.
 
-    `asked`: (model, share of the tasks that ask it at some stage). `problem`: why there is nothing to show.
+    `per`: the time of the counts and costs. `asked`: (model, share of the tasks that ask it at some stage).
+    `problem`: why there is nothing to show.
     """
 
     headline: str = ""
     basis: str = ""
+    per: str = "a day"
     owner: str = ""
     endpoints: tuple[EndpointRow, ...] = ()
     more: int = 0
@@ -83,6 +85,7 @@ def _ahead(radius: BlastRadius, changed: tuple[Difference, ...]) -> Ahead:
     return Ahead(
         headline=headline(radius),
         basis=_BASES[radius.basis],
+        per=radius.week.span.words,
         owner=radius.workload.owner.name,
         endpoints=tuple(endpoint_row(each) for each in radius.endpoints[:_ENDPOINTS]),
         more=max(0, len(radius.endpoints) - _ENDPOINTS),
@@ -151,9 +154,4 @@ def _saved(rollout: Rollout, computed: Callable[[], Realised] | None) -> str:
     except Exception:
         log.exception("what rollout %s saved could not be computed", rollout.pk)
         return _UNKNOWN
-    ran = (
-        f"{saved_or_unknown(found.ran)} while it ran, both versions in the same minutes. "
-        if found.ran
-        else ""
-    )
-    return ran + saved_since(found)
+    return " ".join([*while_it_ran(found), saved_since(found)])

@@ -18,8 +18,9 @@ from rollout_app import selectors
 from rollout_app.console.ahead import realised_of
 from rollout_app.engine.diagnosis import Change, PeriodComparison
 from rollout_app.engine.diagnosis.figures import total
+from rollout_app.evidence_report.words import saved_or_unknown
 from rollout_app.review.answers import quantiles
-from rollout_app.review.attribution import CellChange
+from rollout_app.review.attribution import CellChange, Comparable
 from rollout_app.review.environments import (
     EnvironmentReview,
     interval_of_the_whole,
@@ -73,7 +74,11 @@ def rollout_review(request: HttpRequest, pk: UUID) -> HttpResponse:
             "candidate": figures(total(sides[0].values())),
             "baseline": figures(total(sides[1].values())),
             "changes": change_rows(review.comparison),
-            "endpoints": review.endpoints[:_ROWS],
+            "saved": review.saved and saved_or_unknown(review.saved),
+            "endpoints": [
+                (cell, Comparable.of(cell, partial=False).known(cell.effects))
+                for cell in review.endpoints[:_ROWS]
+            ],
             "breakdowns": _breakdowns(sides, _BREAKDOWNS[:2]),
         }
     crumbs = [("Rollouts", reverse("console:rollouts")), ("Rollout", reverse("console:rollout", args=[pk]))]
@@ -105,15 +110,16 @@ def _environment_context(environment: Environment, review: EnvironmentReview) ->
                 f"{review.names[cell.key.workload].name} {cell.key.endpoint}".strip(),
                 review.names[cell.key.workload].owner,
                 cell,
-                days=elapsed,
+                span=elapsed,
                 bar=review.names[cell.key.workload].bar,
                 shift=shifts[cell.key],
             )
             for cell in first
         ],
         "owners": review.owners[:_ROWS],
-        "workloads": review.workloads[:_ROWS],
-        "partial": review.known.first is None or review.known.first > review.period.before_first,
+        "effects": review.comparable.known(review.whole.effects),
+        "workloads": [(cell, review.comparable.known(cell.effects)) for cell in review.workloads[:_ROWS]],
+        "partial": review.partial,
     }
 
 
@@ -130,16 +136,22 @@ def _workload_context(environment: Environment, workload: Workload, review: Work
         "interval": cost_interval(review.whole.now),
         "changes": change_rows(review.comparison),
         "endpoints": [
-            (cell, _sentence(cell, workload, review, bar), _p95(review, cell.key))
+            (
+                cell,
+                _sentence(cell, workload, review, bar),
+                _p95(review, cell.key),
+                review.comparable.known(cell.effects),
+            )
             for cell in review.endpoints[:_ROWS]
         ],
         "breakdowns": _breakdowns((review.now, review.before), _BREAKDOWNS),
+        "partial": not review.comparable.whole,
     }
 
 
 def _sentence(cell: CellChange[str], workload: Workload, review: WorkloadReview, bar: float) -> str:
     name, shift = cell.key or "No endpoint", review.shifts[cell.key]
-    return change_sentence(name, workload.owner.name, cell, days=review.days, bar=bar, shift=shift)
+    return change_sentence(name, workload.owner.name, cell, span=review.elapsed, bar=bar, shift=shift)
 
 
 def _p95(review: WorkloadReview, endpoint: str) -> float | None:

@@ -191,7 +191,7 @@ def realised_answer(rollout: Rollout, found: Realised) -> dict[str, Any]:
     return {
         "start": found.start,
         "end": found.end,
-        "days": found.days,
+        "days": found.span.days,
         "before": figures(found.before),
         "after": figures(found.after),
         "other_tasks": found.others,
@@ -199,6 +199,7 @@ def realised_answer(rollout: Rollout, found: Realised) -> dict[str, Any]:
         "projected_cost_per_success": found.projected and asdict(found.projected),
         "failures": found.comparison.failures and asdict(found.comparison.failures),
         "projected_failures": found.projected_failures and asdict(found.projected_failures),
+        "saved_nusd": found.saved and asdict(found.saved),
         "saved_a_day_nusd": found.saved_a_day and asdict(found.saved_a_day),
         "parts": [
             {

@@ -27,6 +27,7 @@ from rollout_app.review.rollouts import (
     saving,
     spans_of,
 )
+from rollout_app.review.span import TrafficSpan
 
 DAY = timedelta(days=1)
 PART = 7 * DAY  # so that harm in a later week is not hidden in a month's mean
@@ -44,27 +45,36 @@ class RealisedPart:
 
 @dataclass(frozen=True, slots=True)
 class Realised:
-    """The effect in up to 30 `days` after completion. `after`: the candidate's version; `others`: tasks of other
+    """The effect in up to 30 days (`span`) after completion. `after`: the candidate's version; `others`: tasks of other
     versions.
 
     `ran`: what the candidate's own tasks saved while it ran, both arms in the same minutes; None: unknown.
 
-    `projected`, `projected_failures`: from the arms in the same minutes. `saved_a_day`: nano-USD, compared with what
+    `projected`, `projected_failures`: from the arms in the same minutes. `saved`: nano-USD, compared with what
     the same tasks would have cost before; None: unknown.
     """
 
     start: datetime
     end: datetime
-    days: float
+    span: TrafficSpan
     before: OutcomeSums
     after: OutcomeSums
     others: int
     comparison: PeriodComparison
     projected: Change | None
     projected_failures: Change | None
-    saved_a_day: Change | None
+    saved: Change | None
     ran: Change | None
     parts: Sequence[RealisedPart]
+
+    @property
+    def saved_a_day(self) -> Change | None:
+        """`saved` per day; None if it is unknown, or of less than a day."""
+        if self.saved is None or not self.span.is_long:
+            return None
+        return Change(
+            *(value / self.span.days for value in (self.saved.estimate, self.saved.low, self.saved.high))
+        )
 
 
 class RealisedTimes(NamedTuple):
@@ -114,19 +124,19 @@ def _computed(times: RealisedTimes, found: RolloutSums) -> Realised:
     ours = [_of(part, rollout.candidate.number) for part in parts]
     comparison, arms = _compared(reading.added(ours), before), found.compared()
     after = total(reading.added(ours).values())
-    days = max((end - start) / DAY, 1 / 24)
+    span = TrafficSpan.between(start, end)
     saved = saving(after, comparison)
     return Realised(
         start=start,
         end=end,
-        days=days,
+        span=span,
         before=total(before.values()),
         after=after,
         others=sum(total(part.values()).tasks for part in parts) - after.tasks,
         comparison=comparison,
         projected=arms.cost_per_success,
         projected_failures=arms.failures,
-        saved_a_day=saved and Change(saved.estimate / days, saved.low / days, saved.high / days),
+        saved=saved,
         ran=saving(total(found.arm("candidate").values()), arms),
         parts=[
             RealisedPart(*span, total(part.values()), _compared(part, before))

@@ -1,6 +1,6 @@
 """The result of a rollout as sentences. Pure."""
 
-from controlplane.web.display import MINUS, count, money, percent, points, signed
+from controlplane.web.display import MINUS, money, percent, plural, points, signed
 from rollout_app.engine.diagnosis import Change
 from rollout_app.evidence_report.realised import Realised
 
@@ -10,15 +10,24 @@ LEAST_TASKS = 100  # tasks after completion; with fewer, the result is not repor
 def realised_sentences(found: Realised, bar: float) -> list[str]:
     """Describe saving and quality after completion next to the projection, then what is unknown."""
     if found.after.tasks < LEAST_TASKS:
+        tasks = plural(found.after.tasks, "task")
         return [
-            f"Since completion the version has had {count(found.after.tasks)} tasks, too few to know its saving."
+            *while_it_ran(found),
+            f"Since completion the version has had {tasks}, too few to know its saving since then.",
         ]
-    said = [*_cost(found), *_quality(found, bar), *_late_harm(found)]
+    said = [*while_it_ran(found), *_cost(found), *_quality(found, bar), *_late_harm(found)]
     if found.others:
         said.append(
-            f"{count(found.others)} tasks since then were served by other versions and are not counted."
+            f"Not counted: {plural(found.others, 'task')} that other versions have served since then."
         )
     return said
+
+
+def while_it_ran(found: Realised) -> list[str]:
+    """Return what the candidate's own tasks saved during the rollout, or nothing if that is unknown."""
+    if not found.ran:
+        return []
+    return [f"{saved_or_unknown(found.ran)} while it ran, both versions in the same minutes."]
 
 
 def _cost(found: Realised) -> list[str]:
@@ -37,7 +46,9 @@ def _cost(found: Realised) -> list[str]:
     )
     said = [f"{told}; in the rollout it was {relative(projected)}: {verdict}."]
     if found.saved_a_day is not None:
-        said.append(f"That is {saved(found.saved_a_day)} a day, over {found.days:.1f} days.")
+        said.append(f"That is {saved(found.saved_a_day)} a day, over {found.span.length}.")
+    elif found.saved is not None:
+        said.append(f"That is {saved(found.saved)} in {found.span.length}: too short for a figure per day.")
     return said
 
 
@@ -73,15 +84,15 @@ def _late_harm(found: Realised) -> list[str]:
 def saved_since(found: Realised) -> str:
     """Return one sentence: what a completed rollout has saved since, with its interval, or why that is unknown."""
     if found.after.tasks < LEAST_TASKS:
-        return f"Its saving since completion is not known yet: it has had {count(found.after.tasks)} tasks."
-    a_day = found.saved_a_day
-    if a_day is None:
+        return (
+            f"Its saving since completion is not known yet: it has had {plural(found.after.tasks, 'task')}."
+        )
+    if found.saved is None:
         return (
             "Its saving since completion is unknown: too few tasks before or after have a cost and a grade."
         )
     success = "" if found.after.success is None else f" Success is {percent(found.after.success)}."
-    since = Change(*(value * found.days for value in (a_day.estimate, a_day.low, a_day.high)))
-    return f"{saved_or_unknown(since)} since it completed, compared with the week before.{success}"
+    return f"{saved_or_unknown(found.saved)} since it completed, compared with the week before the rollout.{success}"
 
 
 def saved_or_unknown(change: Change) -> str:
@@ -100,10 +111,12 @@ def relative(change: Change) -> str:
 
 
 def saved(change: Change) -> str:
-    """Format saved money; negative values as extra cost."""
-    estimate = money(abs(change.estimate))
-    between = f"between {_signed(change.low)} and {_signed(change.high)}"
-    return f"{estimate} {'saved' if change.estimate >= 0 else 'more'} ({between} saved)"
+    """Format saved money, `$3 saved (between $2 and $4)`; a negative saving as extra cost, `$3 more (between $2 and
+    $4)`.
+    """
+    word, sign = ("saved", 1) if change.estimate >= 0 else ("more", -1)
+    low, high = sorted((sign * change.low, sign * change.high))
+    return f"{money(abs(change.estimate))} {word} (between {_signed(low)} and {_signed(high)})"
 
 
 def _signed(nusd: float) -> str:

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 from controlplane.core.errors import InvalidInput
+from controlplane.web.display import plural
 from rollout_app.engine.accumulator import Accumulator
 from rollout_app.engine.evidence import ClosedWindow, Stage
 from rollout_app.engine.explain import change, figure, harm_of
@@ -85,8 +86,10 @@ def _sentence(
     judgement: Judgement, stages: Sequence[Stage], strata: int, rolled_back: Mapping[str, Any] | None
 ) -> str:
     margins = ", ".join(f"{figure(v.metric)} {_limit(v)}" for v in judgement.verdicts)
+    if not strata:
+        return "There is nothing to judge: no window of this rollout has closed yet."
     if rolled_back is None:
-        return f"With these margins, it would not have rolled back in {strata} windows ({margins})."
+        return f"With these margins, it would not have rolled back in {plural(strata, 'window')} ({margins})."
     stage = stages[rolled_back["stage"]]
     why = "; ".join(harm_of(verdict, stages) for verdict in judgement.harmful[:3])
     return (

@@ -10,7 +10,7 @@ from policies_app.models import Environment, Workload
 from rollout_app.engine.diagnosis import Change, PeriodComparison
 from rollout_app.engine.diagnosis.figures import total
 from rollout_app.models import Rollout
-from rollout_app.review.attribution import CellChange, CostEffects
+from rollout_app.review.attribution import CellChange, Comparable, KnownEffects
 from rollout_app.review.environments import EnvironmentReview, Period, SpendPart
 from rollout_app.review.figures import MOST_ROWS, breakdown, figures
 from rollout_app.review.reading import grouped
@@ -31,17 +31,17 @@ def workload_answer(environment: Environment, workload: Workload, review: Worklo
         "end": review.end,
         "now": figures(review.whole.now),
         "before": figures(review.whole.before),
-        "effects": _effects(review.whole.effects),
+        "effects": _effects(review.comparable.known(review.whole.effects)),
         "changes": _changes(review.comparison),
         "what_changed": [
             {
                 "endpoint": cell.key,
-                "effects": _effects(cell.effects),
+                "effects": _effects(review.comparable.known(cell.effects)),
                 "sentence": change_sentence(
                     cell.key or "no endpoint",
                     workload.owner.name,
                     cell,
-                    days=review.days,
+                    span=review.elapsed,
                     bar=float(workload.quality_bar),
                     shift=review.shifts[cell.key],
                 ),
@@ -69,10 +69,7 @@ def environment_answer(
 ) -> dict[str, Any]:
     """Return the answer. `interval`: of cost per success now."""
     low, high = interval
-    now = figures(review.whole.now) | {
-        "cost_per_success_low_nusd": low,
-        "cost_per_success_high_nusd": high,
-    }
+    bounds = {"cost_per_success_low_nusd": low, "cost_per_success_high_nusd": high}
     return {
         "environment": review.environment.name,
         "owner": review.owner,
@@ -81,13 +78,19 @@ def environment_answer(
         "days": review.period.days,
         "as_of": review.known.as_of,
         "known_since": review.known.first,
-        "now": now,
+        "now": figures(review.whole.now) | bounds,
         "before": figures(review.whole.before),
-        "effects": _effects(review.whole.effects),
+        "effects": _effects(review.comparable.known(review.whole.effects)),
         "by_time": [_spent(part) for part in spend],
-        "by_owner": [_cell({"owner": cell.key}, cell) for cell in review.owners[:MOST_ROWS]],
+        "by_owner": [
+            _cell({"owner": cell.key}, cell, review.comparable) for cell in review.owners[:MOST_ROWS]
+        ],
         "by_workload": [
-            _cell({"workload": cell.key.name, "owner": cell.key.owner, "quality_bar": cell.key.bar}, cell)
+            _cell(
+                {"workload": cell.key.name, "owner": cell.key.owner, "quality_bar": cell.key.bar},
+                cell,
+                review.comparable,
+            )
             for cell in review.workloads[:MOST_ROWS]
         ],
         "by_endpoint": [
@@ -98,6 +101,7 @@ def environment_answer(
                     "endpoint": cell.key.endpoint,
                 },
                 cell,
+                review.comparable,
             )
             for cell in review.cells[:MOST_ROWS]
         ],
@@ -143,7 +147,10 @@ def rollout_answer(rollout: Rollout, review: RolloutReview) -> dict[str, Any]:
         "candidate": figures(ours),
         "baseline": figures(theirs),
         "changes": _changes(review.comparison),
-        "by_endpoint": [_cell({"endpoint": cell.key}, cell) for cell in review.endpoints[:MOST_ROWS]],
+        "by_endpoint": [
+            _cell({"endpoint": cell.key}, cell, Comparable.of(cell, partial=False))
+            for cell in review.endpoints[:MOST_ROWS]
+        ],
         **{
             f"by_{key}": breakdown(
                 key, *(grouped(side, attrgetter(key)) for side in (review.candidate, review.baseline))
@@ -163,17 +170,17 @@ def quantiles(histogram: Histogram) -> dict[str, float | None]:
     return {name: histogram.quantile(q) for name, q in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))}
 
 
-def _cell(names: Mapping[str, Any], cell: CellChange[Any]) -> dict[str, Any]:
+def _cell(names: Mapping[str, Any], cell: CellChange[Any], comparable: Comparable) -> dict[str, Any]:
     return {
         **names,
         "now": figures(cell.now),
         "before": figures(cell.before),
-        "effects": _effects(cell.effects),
+        "effects": _effects(comparable.known(cell.effects)),
     }
 
 
-def _effects(effects: CostEffects) -> dict[str, int]:
-    """Return the reasons of the change of cost; the three effects add up to the total."""
+def _effects(effects: KnownEffects) -> dict[str, int | None]:
+    """Return the reasons of the change of cost; the three effects add up to the total. None: unknown."""
     return {
         "total_nusd": effects.total,
         "volume_nusd": effects.volume,

@@ -36,6 +36,40 @@ class CostEffects(NamedTuple):
 NO_EFFECTS = CostEffects()
 
 
+class KnownEffects(NamedTuple):
+    """The same parts as they are shown; None: unknown."""
+
+    total: int | None = None
+    volume: int | None = None
+    mix: int | None = None
+    behaviour: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparable:
+    """What two periods allow to compare.
+
+    `priced`: both have tasks with a cost. `whole`: the outcomes of the whole earlier period are known, so that the
+    amounts of traffic and cost compare; without it only shares and costs per task do.
+    """
+
+    priced: bool
+    whole: bool
+
+    @classmethod
+    def of(cls, whole: "CellChange[Any]", *, partial: bool) -> "Comparable":
+        """`whole`: all cells together. A period without tasks after one with them has no cost, which is known."""
+        now = whole.now.cost_n or not whole.now.tasks
+        return cls(bool(whole.before.cost_n and now), not partial)
+
+    def known(self, effects: CostEffects) -> KnownEffects:
+        if not self.priced:
+            return KnownEffects()
+        if not self.whole:
+            return KnownEffects(mix=effects.mix, behaviour=effects.behaviour)
+        return KnownEffects(effects.total, *effects)
+
+
 @dataclass(frozen=True, slots=True)
 class CellChange(Generic[K]):
     """One cell now and before, with the change of its cost and the reasons."""

@@ -17,11 +17,20 @@ from django.db.models import Q, Sum
 from policies_app.models import Environment, Workload
 from rollout_app.engine.diagnosis import OutcomeSums
 from rollout_app.review import columns, running_sums
-from rollout_app.review.attribution import CellChange, ModelShift, attribute, changes, joined, model_shift
+from rollout_app.review.attribution import (
+    CellChange,
+    Comparable,
+    ModelShift,
+    attribute,
+    changes,
+    joined,
+    model_shift,
+)
 from rollout_app.review.figures import cost_interval
 from rollout_app.review.models import DayOutcomes, OwnerDay
 from rollout_app.review.rollups import DAY
 from rollout_app.review.running_sums import Known
+from rollout_app.review.span import TrafficSpan
 
 K = TypeVar("K")
 MOST_DAYS_BY_DAY = 14  # a longer period is shown by weeks
@@ -61,19 +70,19 @@ class Period:
     def before_first(self) -> date:
         return self.first - self.days * DAY
 
-    def elapsed(self, since: date | None) -> float:
-        """Days of the period that have passed since the first day with outcomes. Today is not over."""
+    def elapsed(self, since: date | None) -> TrafficSpan:
+        """Return the time since the first day of the period with outcomes. Today is not over."""
         first = max(self.first, since or self.first)
-        start = datetime(first.year, first.month, first.day, tzinfo=UTC)
-        return max((self.now - start) / DAY, 1 / 24)
+        return TrafficSpan.between(datetime(first.year, first.month, first.day, tzinfo=UTC), self.now)
 
 
 @dataclass(frozen=True, slots=True)
 class SpendPart:
     """A day or a week of the period.
 
-    `spend`: None if it is not summed yet. `saved`: how much more its tasks would have cost at the earlier cost per task
-    of their endpoint, over the `covered` share of the spend; None if no endpoint had a cost then.
+    `spend`: None if it is unknown: not summed yet, before the first known day, or no task has a cost. `saved`: how much
+    more its tasks would have cost at the earlier cost per task of their endpoint, over the `covered` share of the
+    spend; None if no endpoint had a cost then.
     """
 
     first: date
@@ -99,6 +108,15 @@ class EnvironmentReview:
     owners: list[CellChange[str]]
     whole: CellChange[None]
     names: Mapping[int, WorkloadName]
+
+    @property
+    def partial(self) -> bool:
+        """Whether outcomes are not known for the whole of the earlier period."""
+        return self.known.first is None or max(self.known.first, self.known.kept) > self.period.before_first
+
+    @property
+    def comparable(self) -> Comparable:
+        return Comparable.of(self.whole, partial=self.partial)
 
 
 def review_environment(
@@ -222,7 +240,7 @@ def _spend(
     for row in running_sums.spent(environment, days, asked, by_owner=by_owner or owner is not None):
         if owner not in (None, row.owner):
             continue
-        ledger = _Ledger(row.cost, row.covered, row.tasks, row.would)
+        ledger = _Ledger(*row[2:])
         for name in {"", row.owner if by_owner else ""}:
             days_of = at.setdefault(name, {})
             days_of[row.day] = days_of.get(row.day, _Ledger()) + ledger
@@ -237,6 +255,8 @@ class _Ledger:
     """The fields of `running_sums.Spent` that add up."""
 
     cost: int = 0
+    priced: int = 0
+    unpriced: int = 0
     covered: int = 0
     tasks: int = 0
     would: float = 0.0
@@ -250,11 +270,12 @@ class _Ledger:
 
 def _part(after: date, last: date, at: Mapping[date, _Ledger], known: Known) -> SpendPart:
     first = after + DAY
-    if known.newest is None or first > known.newest:
+    if not known.covers(first, last):
         return SpendPart(first, last, None, None, 0.0)
     of = at.get(known.bound(last), _Ledger()) - at.get(known.bound(after), _Ledger())
     saved = round(of.would - of.covered) if of.tasks else None
-    return SpendPart(first, last, of.cost, saved, of.covered / of.cost if of.cost else 0.0)
+    spend = None if of.unpriced and not of.priced else of.cost
+    return SpendPart(first, last, spend, saved, of.covered / of.cost if of.cost else 0.0)
 
 
 def interval_of_the_whole(review: EnvironmentReview) -> tuple[float | None, float | None]:

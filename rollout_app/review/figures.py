@@ -15,8 +15,8 @@ _RATES = {"error": "errors", "escalation": "escalations", "fallback": "fallbacks
 
 
 def figures(sums: OutcomeSums, of: int | None = None) -> dict[str, Any]:
-    """Return money in nano-USD and shares 0 … 1; None without a denominator. `of`: the tasks that the share
-    refers to.
+    """Return money in nano-USD and shares 0 … 1; None without a denominator, and for a cost or attempts
+    that no task reported. `of`: the tasks that the share refers to.
     """
     low, high = cost_interval(sums)
     return {
@@ -25,14 +25,14 @@ def figures(sums: OutcomeSums, of: int | None = None) -> dict[str, Any]:
         "success": sums.success,
         "ungraded": sums.ungraded,
         "unpriced": sums.unpriced,
-        "cost_nusd": sums.cost,
+        "cost_nusd": sums.cost if sums.cost_n else None,
         "cost_per_task_nusd": sums.cost_per_task,
         "cost_per_success_nusd": sums.cost_per_success,
         "cost_per_success_low_nusd": low,
         "cost_per_success_high_nusd": high,
         "quality": ratio(sums.quality, sums.quality_n),
         "confidence": ratio(sums.confidence, sums.confidence_n),
-        "attempts_per_task": ratio(sums.attempts, sums.tasks),
+        "attempts_per_task": ratio(sums.attempts, sums.tasks) if sums.attempts else None,
         **{name: ratio(getattr(sums, count), sums.tasks) for name, count in _RATES.items()},
     }
 

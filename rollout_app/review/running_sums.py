@@ -21,7 +21,7 @@ from rollout_app.review import columns
 from rollout_app.review.models import RunningOutcomes, RunningState
 
 _TABLE, _WORKLOAD, _TEAM = (model._meta.db_table for model in (RunningOutcomes, Workload, Team))
-_COLUMNS = columns.IN_ORDER[: columns.IN_ORDER.index("attempts")]  # the leading figures of `OutcomeSums`
+_COLUMNS = columns.IN_ORDER[: columns.IN_ORDER.index("attempts") + 1]  # the leading figures of `OutcomeSums`
 _SAME_CELL = " AND ".join(
     f"{{0}}.{key} = {{1}}.{key}" for key in ("environment_id", "workload_id", "endpoint")
 )
@@ -43,6 +43,12 @@ class Known:
         """Return the day whose running sums stand for those of `day`."""
         return min(max(day, self.kept), self.newest or day)
 
+    def covers(self, first: date, last: date) -> bool:
+        """Return whether any of these days is summed. Sums reach back to the first day and the days that are kept."""
+        if self.first is None or self.newest is None:
+            return False
+        return first <= self.newest and last >= self.first and last > self.kept
+
 
 class RunningCell(NamedTuple):
     """An endpoint of a workload: the leading figures of `OutcomeSums` after the middle day, and up to it."""
@@ -56,6 +62,7 @@ class RunningCell(NamedTuple):
 class Spent(NamedTuple):
     """The tasks of an owner after the middle day, up to `day`. Money in nano-USD.
 
+    `unpriced`: tasks without a known cost; `priced`: those with one.
     `covered` and `tasks` are of endpoints with a known cost per task before the middle; `would` is what these tasks
     would have cost then.
     """
@@ -63,6 +70,8 @@ class Spent(NamedTuple):
     day: date
     owner: str
     cost: int
+    priced: int
+    unpriced: int
     covered: int
     tasks: int
     would: float
@@ -117,10 +126,12 @@ def spent(
     is_known = "CASE WHEN p.was IS NOT NULL THEN r.{0} - p.{0} ELSE 0 END"
     statement = (
         f"SELECT r.day, {'t.name' if by_owner else repr('')}, SUM(r.cost_sum - COALESCE(p.cost_sum, 0)), "  # noqa: S608 — as above
+        "SUM(r.cost_n - COALESCE(p.cost_n, 0)), "
+        "SUM(r.tasks - r.cost_n - COALESCE(p.tasks - p.cost_n, 0)), "
         f"SUM({is_known.format('cost_sum')}), SUM({is_known.format('cost_n')}), "
         "SUM(COALESCE((r.cost_n - p.cost_n) * p.was, 0)) "
         f"FROM {_TABLE} r {owners if by_owner else ''}"
-        "LEFT JOIN (SELECT m.workload_id, m.endpoint, m.cost_n, m.cost_sum, "
+        "LEFT JOIN (SELECT m.workload_id, m.endpoint, m.tasks, m.cost_n, m.cost_sum, "
         "CAST(m.cost_sum - COALESCE(s.cost_sum, 0) AS double precision) "
         "/ NULLIF(m.cost_n - COALESCE(s.cost_n, 0), 0) AS was "
         f"FROM {_TABLE} m LEFT JOIN {_TABLE} s ON {_SAME_CELL.format('s', 'm')} AND s.day = %s "
@@ -132,8 +143,9 @@ def spent(
     place = environment.pk
     with connection.cursor() as cursor:
         cursor.execute(statement, [start, place, middle, place, *map(_stored, ends)])
-        for day, name, cost, covered, tasks, would in cursor.fetchall():
-            yield Spent(_day(day) or ends[-1], name, int(cost), int(covered), int(tasks), float(would))
+        for day, name, *counts, would in cursor.fetchall():
+            cost, priced, unpriced, covered, tasks = map(int, counts)
+            yield Spent(_day(day) or ends[-1], name, cost, priced, unpriced, covered, tasks, float(would))
 
 
 def _of(owner: str | None, rows: str) -> tuple[str, list[str]]:

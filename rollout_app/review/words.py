@@ -4,27 +4,30 @@ from typing import Any
 
 from controlplane.web.display import money, percent
 from rollout_app.review.attribution import CellChange, ModelShift
+from rollout_app.review.span import TrafficSpan
 
 LEAST_SHIFT = 0.01  # of the tasks; smaller shifts are not mentioned
 MINUS = "\N{MINUS SIGN}"
 
 
 def change_sentence(
-    name: str, owner: str, cell: CellChange[Any], *, days: float, bar: float, shift: ModelShift | None
+    name: str, owner: str, cell: CellChange[Any], *, span: TrafficSpan, bar: float, shift: ModelShift | None
 ) -> str:
-    """Describe the change of one cell: where its tasks went, the cost per day, and the effect on success."""
+    """Describe the change of one cell: where its tasks went, the cost over `span`, and the effect on success."""
     who = f"{name} (team {owner})" if owner else name
     if not cell.before.tasks:
-        return f"{who} is new: {_per_day(cell.now.cost / days)}, success {_success(cell, bar)}"
+        cost = f"{money(cell.now.cost / span.divisor)} {span.words}" if cell.now.cost_n else "cost unknown"
+        return f"{who} is new: {cost}, success {_success(cell, bar)}"
     if not cell.now.tasks:
-        return f"{who} had no tasks: {_signed_per_day(-cell.before.cost / days)}."
+        return f"{who} had no tasks: {_change(-cell.before.cost, span) if cell.before.cost_n else 'cost unknown'}."
     moved = (
         f" moved {percent(shift.share, 0)} of its tasks to {shift.model}"
         if _is_shift(shift) and shift
         else ""
     )
     changed = cell.effects.behaviour + cell.effects.mix
-    return f"{who}{moved}: {_signed_per_day(changed / days)}, success {_success(cell, bar)}"
+    cost = _change(changed, span) if cell.now.cost_n and cell.before.cost_n else "change of cost unknown"
+    return f"{who}{moved}: {cost}, success {_success(cell, bar)}"
 
 
 def _is_shift(shift: ModelShift | None) -> bool:
@@ -40,10 +43,6 @@ def _success(cell: CellChange[Any], bar: float) -> str:
     return f"{rates} ({where})."
 
 
-def _per_day(nusd: float) -> str:
-    return f"{money(nusd)} a day"
-
-
-def _signed_per_day(nusd: float) -> str:
+def _change(nusd: float, span: TrafficSpan) -> str:
     sign = "+" if nusd > 0 else MINUS if nusd < 0 else ""
-    return f"{sign}{money(abs(nusd))} a day"
+    return f"{sign}{money(abs(nusd) / span.divisor)} {span.words}"

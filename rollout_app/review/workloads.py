@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from pointsman.reporting.histogram import Histogram
 from policies_app.actions import served_assignment
@@ -10,11 +10,12 @@ from policies_app.models import Assignment, Environment, Workload
 from rollout_app.engine.diagnosis import Diagnosis, OutcomeSums, PeriodComparison, compare_periods
 from rollout_app.engine.diagnosis.figures import total
 from rollout_app.models import Rollout
-from rollout_app.review import reading
-from rollout_app.review.attribution import CellChange, ModelShift, attribute, joined, model_shift
+from rollout_app.review import reading, running_sums
+from rollout_app.review.attribution import CellChange, Comparable, ModelShift, attribute, joined, model_shift
 from rollout_app.review.diagnosing import PARTS, cells_of, diagnose_workload
 from rollout_app.review.reading import Routes, Span, grouped
 from rollout_app.review.rollouts import diagnose_rollout
+from rollout_app.review.span import TrafficSpan
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,8 @@ class WorkloadReview:
     latencies: tuple[Mapping[str, Histogram], Mapping[str, Histogram]]
     trend: Sequence[tuple[Span, OutcomeSums]]
     diagnosis: Diagnosis
+    comparable: Comparable
+    elapsed: TrafficSpan  # the period, from the first day with outcomes on
 
     @property
     def days(self) -> float:
@@ -57,7 +60,9 @@ def review_workload(
     now = reading.added(parts)
     latencies = reading.latencies_by_part(read)
     endpoints = attribute(*(grouped(side, lambda route: route.endpoint) for side in (now, before)))
-    served = served_assignment(environment.pk, workload.pk)
+    served, whole = served_assignment(environment.pk, workload.pk), joined(None, endpoints)
+    known = running_sums.known(environment, end)
+    partial = known.first is None or max(known.first, known.kept) > earlier.astimezone(UTC).date()
     return WorkloadReview(
         start=start,
         end=end,
@@ -65,12 +70,19 @@ def review_workload(
         before=before,
         comparison=compare_periods(*cells_of(now, before)),
         endpoints=endpoints,
-        whole=joined(None, endpoints),
+        whole=whole,
         shifts={cell.key: _shift(cell.key, now, before) for cell in endpoints},
         latencies=(reading.merged(latencies[1:]), latencies[0]),
         trend=[(span, total(part.values())) for span, part in zip(spans, parts, strict=True)],
         diagnosis=_diagnosis(served, now, before, parts, time_before(length)),
+        comparable=Comparable.of(whole, partial=partial),
+        elapsed=_elapsed(known.first, start, end),
     )
+
+
+def _elapsed(first: date | None, start: datetime, end: datetime) -> TrafficSpan:
+    since = datetime(first.year, first.month, first.day, tzinfo=UTC) if first else start
+    return TrafficSpan.between(max(start, min(since, end)), end)
 
 
 def time_before(length: timedelta) -> str:

@@ -13,6 +13,7 @@ from rollout_app import actions
 from rollout_app.blast_radius.answers import radius_answer
 from rollout_app.blast_radius.radius import BlastRadius, radius_of, radius_of_candidate
 from rollout_app.blast_radius.rehearsed import DifferingShare, differing_tasks, shadow_routes
+from rollout_app.blast_radius.words import headline
 from rollout_app.models import Rollout
 from rollout_app.review import rollups
 from tests.support import builders
@@ -67,7 +68,7 @@ def of(place: tuple[Environment, Workload], **changes: Any) -> BlastRadius:
 
 def per_day(radius: BlastRadius, task: float) -> float:
     """Convert a cost per task to a cost per day."""
-    return task * radius.week.tasks_a_day
+    return task * radius.week.tasks
 
 
 def test_all_strong_to_all_weak_moves_everything_at_the_catalogues_prices(place: Any) -> None:
@@ -81,7 +82,7 @@ def test_all_strong_to_all_weak_moves_everything_at_the_catalogues_prices(place:
     assert change.low == pytest.approx(per_day(radius, COST * (0.04 - 1)))
     assert change.high == pytest.approx(per_day(radius, COST * (0.05 - 1)))
     assert change.expected == pytest.approx((change.low + change.high) / 2)
-    assert radius.whole.covered == pytest.approx(radius.week.tasks_a_day)
+    assert radius.whole.covered == pytest.approx(radius.week.tasks)
 
 
 def test_a_second_stage_may_call_the_strong_model_for_every_task(place: Any) -> None:
@@ -163,7 +164,7 @@ def test_tasks_of_unknown_cost_are_left_out_and_counted(place: Any) -> None:
 def test_a_short_history_is_mentioned(place: Any) -> None:
     traffic(place, days=2)
     radius = of(place, default="small", rules=[])
-    assert 1.5 < radius.week.days < 2.1
+    assert 1.5 < radius.week.span.days < 2.1
     assert any("There was traffic in only" in sentence for sentence in radius_answer(radius)["unknown"])
 
 
@@ -257,3 +258,16 @@ def test_the_api_returns_it_for_a_rollout_and_for_a_version(
     assert call("GET", where).status_code == 422
     assert call("GET", f"{where}?candidate=99").status_code == 404
     assert Caller("viewer", environment="staging")("GET", f"{where}?candidate=2").status_code == 404
+
+
+def test_less_than_a_day_of_traffic_gives_no_figure_per_day(place: tuple[Environment, Workload]) -> None:
+    """Tasks of the first minutes were divided by a part of an hour."""
+    now = clock.now().replace(second=0, microsecond=0)
+    outcome(*place, now - timedelta(hours=2), tasks=200, cost=COST, endpoint="/a", model="large")
+    rollups.refresh()
+    radius = of(place, default="small")
+    told, said = radius_answer(radius), headline(radius).replace("\u202f", " ")
+    assert radius.week.tasks == 200
+    assert told["tasks_a_day"] is told["cost_a_day_nusd"] is told["change_a_day_nusd"] is None
+    assert "a day" not in said and "at $0.200 in 2 h" in said
+    assert any("too short for figures per day" in sentence for sentence in told["unknown"])

@@ -11,11 +11,13 @@ from controlplane.core import clock
 from controlplane.core.actors import SYSTEM
 from policies_app.models import Environment, Workload
 from rollout_app import actions
+from rollout_app.engine.diagnosis import Change
 from rollout_app.engine.states import State
 from rollout_app.evidence_report import gather
 from rollout_app.evidence_report.gather import evidence_report, realised_answer
 from rollout_app.evidence_report.markdown import as_markdown
 from rollout_app.evidence_report.realised import realised
+from rollout_app.evidence_report.words import realised_sentences, saved, saved_since
 from rollout_app.models import Rollout
 from rollout_app.review import rollups
 from tests.support import builders
@@ -112,7 +114,7 @@ def test_tasks_of_a_later_version_do_not_count(place: Place) -> None:
     rollout = completed(place)
     weeks(place, rollout, {})
     outcome(*place, clock.now() - DAY, version=3, tasks=50)
-    assert "50 tasks since then were served by other versions" in sentences(rollout)
+    assert "Not counted: 50 tasks that other versions have served since then" in sentences(rollout)
 
 
 @pytest.mark.parametrize("state", [State.RUNNING, State.ROLLED_BACK, State.DRAFT])
@@ -217,3 +219,27 @@ def test_the_pages_of_a_completed_rollout_show_its_effect(place: Place) -> None:
         page = text(client.get(address)).replace(THIN, " ")
         assert "After completion" in page and "Cost per success after completion: −40.0 %" in page
     assert f"/api/v1/rollouts/{rollout.pk}/report.md" in page
+
+
+def test_a_first_hour_has_a_saving_but_none_per_day(place: Place) -> None:
+    """The report said "$285.38 saved a day, over 0.0 days"."""
+    rollout = completed(place, days=1 / 24)
+    weeks(place, rollout)
+    assert rollout.ended_at
+    outcome(*place, minute(rollout.ended_at + timedelta(minutes=5)), cost=600_000, tasks=500, version=2)
+    rollups.refresh()
+    found = realised(rollout, clock.now())
+    assert found is not None and found.saved is not None and found.saved_a_day is None
+    assert "saved" in saved_since(found) and "0.0 days" not in " ".join(realised_sentences(found, 0.9))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (Change(3e9, 2e9, 4e9), "$3.00 saved (between $2.00 and $4.00)"),
+        (Change(-3e9, -4e9, -2e9), "$3.00 more (between $2.00 and $4.00)"),
+        (Change(1e9, -1e9, 3e9), "$1.00 saved (between −$1.00 and $3.00)"),
+    ],
+)
+def test_more_cost_has_no_minus_sign(change: Change, told: str) -> None:
+    assert saved(change) == told

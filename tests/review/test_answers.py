@@ -21,11 +21,12 @@ MINUTE = timedelta(minutes=1)
 
 @pytest.fixture
 def two(db: None) -> tuple[Environment, Workload, Workload]:
-    """The workloads of two teams in one environment, with outcomes of the last two weeks."""
+    """The workloads of two teams in one environment, with outcomes of the last two weeks and of a day before them."""
     environment, now = builders.environment(), clock.now()
     workloads = [builders.workload(owner=builders.team(name)) for name in ("support", "search")]
     for number, workload in enumerate(workloads):
         builders.served(environment, workload)
+        outcome(environment, workload, now - 20 * DAY, tasks=1)
         outcome(environment, workload, now - 2 * DAY, cost=1_000, endpoint="/a", model="small")
         outcome(environment, workload, now - 2 * DAY, cost=3_000 + number, endpoint="/b", model="large")
         outcome(environment, workload, now - 9 * DAY, cost=3_000, endpoint="/a", model="large")

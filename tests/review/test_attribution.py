@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from rollout_app.engine.diagnosis import OutcomeSums
 from rollout_app.engine.diagnosis.figures import total
 from rollout_app.review.attribution import CostEffects, attribute, joined, model_shift
+from rollout_app.review.span import TrafficSpan
 from rollout_app.review.words import change_sentence
 
 COUNTS = st.integers(0, 10**6)
@@ -92,7 +93,7 @@ def test_it_shows_where_tasks_moved(
 def said(now: OutcomeSums, before: OutcomeSums, *, moved: dict[str, int] | None = None) -> str:
     (cell,) = attribute({"/tickets": now} if now.tasks else {}, {"/tickets": before} if before.tasks else {})
     shift = model_shift(moved or {}, {"large": 100})
-    text = change_sentence("/tickets", "Support", cell, days=2, bar=0.9, shift=shift)
+    text = change_sentence("/tickets", "Support", cell, span=TrafficSpan(2), bar=0.9, shift=shift)
     return text.replace("\u202f", " ")
 
 
@@ -125,3 +126,25 @@ def test_its_sentence_names_the_shift_its_cost_and_its_effect_on_success() -> No
 )
 def test_its_sentence_names_what_is_unknown(now: OutcomeSums, before: OutcomeSums, text: str) -> None:
     assert said(now, before) == text
+
+
+@pytest.mark.parametrize(
+    ("days", "told"),
+    [
+        (10.0, "$5.00 a day"),
+        (1.0, "$50.00 a day"),
+        (0.999, "$50.00 in 23 h 59 min"),
+        (38 / 1440, "$50.00 in 38 min"),
+    ],
+)
+def test_less_than_a_day_gives_no_figure_per_day(days: float, told: str) -> None:
+    """Tasks of a few minutes, divided by a part of an hour, gave $78, $131 and $572 a day."""
+    (cell,) = attribute({"a": sums(100, 500_000_000)}, {})
+    said = change_sentence("a", "b", cell, span=TrafficSpan(days), bar=0.9, shift=None)
+    assert told in said.replace("\u202f", " ")
+
+
+def test_a_cost_that_no_task_reported_is_unknown() -> None:
+    (cell,) = attribute({"a": OutcomeSums(tasks=100, successes=90, failures=10)}, {"a": sums(100, 10)})
+    said = change_sentence("a", "b", cell, span=TrafficSpan(7), bar=0.9, shift=None)
+    assert "change of cost unknown" in said and "$" not in said

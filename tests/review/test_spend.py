@@ -13,6 +13,7 @@ import pytest
 from policies_app.models import Environment, Workload
 from rollout_app.models import OutcomeBucket
 from rollout_app.review import rollups
+from rollout_app.review.attribution import KnownEffects
 from rollout_app.review.environments import (
     EnvironmentReview,
     SpendPart,
@@ -192,3 +193,43 @@ def test_spend_is_available_by_owner_as_json_and_csv(place: Place, monkeypatch: 
     assert [part["spend_nusd"] for part in weekly["by_time"]] == [7 * 60_000 + 500]
     assert {part["saved_nusd"] for part in told["by_owner"] if part["owner"] == other.owner.name} == {None}
     assert [answer.status_code for answer in refused] == [422, 422]
+
+
+def test_days_before_the_first_known_one_have_an_unknown_spend(place: Place) -> None:
+    """The instance exists since yesterday: the days before cost an unknown amount, not $0.00."""
+    outcome(*place, NOW - DAY, tasks=100, cost=1_000)
+    found = review(place, 7)
+    assert [part.spend for part in spend_by_time(found)] == [None] * 5 + [100_000, 0]
+    assert found.partial and found.comparable.known(found.whole.effects) == KnownEffects()
+
+
+def test_a_day_whose_tasks_have_no_cost_has_an_unknown_spend(place: Place) -> None:
+    outcome(*place, NOW - DAY, tasks=100, cost=1_000)
+    outcome(*place, NOW, tasks=100, priced=0)
+    assert [part.spend for part in spend_by_time(review(place, 7))][-2:] == [100_000, None]
+
+
+def test_a_partly_known_earlier_period_compares_no_totals(place: Place) -> None:
+    for day in range(8):
+        outcome(*place, NOW - day * DAY, tasks=100, cost=1_000 if day == 7 else 600)
+    found = review(place, 7)
+    told = found.comparable.known(found.whole.effects)
+    assert (told.total, told.volume) == (None, None)
+    assert told.behaviour == -7 * 40_000
+
+
+def test_the_api_says_null_for_what_is_unknown(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome(*place, NOW - DAY, tasks=100, cost=1_000)
+    rollups.refresh(NOW)
+    monkeypatch.setattr("rollout_app.review.api.clock.now", lambda: NOW)
+    builders.served(*place)
+    caller, path = Caller("viewer"), "environments/production/review"
+    told: Any = caller("GET", path).json()
+    one: Any = caller("GET", f"{path}/{place[1].name}").json()
+    rows = list(csv.DictReader(io.StringIO(caller("GET", f"{path}.csv").content.decode())))
+    for answer in (told, told["by_workload"][0], one):
+        assert answer["before"]["cost_nusd"] is None and set(answer["effects"].values()) == {None}
+        assert answer["now"]["attempts_per_task"] == 1.0
+    assert rows[0]["before_cost_nusd"] == rows[0]["effect_mix_nusd"] == ""
+    assert rows[0]["now_attempts_per_task"] == "1.0"
+    assert [row["spend_nusd"] for row in rows if row["level"] == "time"] == [""] * 5 + ["100000", "0"]

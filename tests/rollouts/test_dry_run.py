@@ -45,6 +45,11 @@ def test_it_reports_what_other_margins_would_have_done() -> None:
     assert Rollout.objects.get(pk=rollout.pk).state == State.PAUSED
 
 
+def test_without_a_closed_window_there_is_nothing_to_judge() -> None:
+    told = dry_run(places.proposed(), [])
+    assert told["rolled_back"] is None and told["sentence"].startswith("There is nothing to judge")
+
+
 def test_a_dry_run_works_on_the_command_line() -> None:
     rollout = places.started(plan=PLAN[1:])
     rollout = actions.pause_rollout(rollout, actor=BEN, reason="only gather")
