@@ -1,5 +1,6 @@
 """The blast radius as sentences, and what is unknown about it. Pure."""
 
+import math
 from typing import NamedTuple
 
 from controlplane.web.display import MINUS, NONE, count, money, percent
@@ -7,6 +8,7 @@ from rollout_app.blast_radius.projection import Bounds, Projection
 from rollout_app.blast_radius.radius import BY_DOCUMENTS, BY_NOTHING, BY_SHADOW, BlastRadius, EndpointRadius
 
 _LEAST_SHARE = 0.0005  # smaller shares are not mentioned
+_Z = 1.96  # 95 %
 
 
 def headline(radius: BlastRadius) -> str:
@@ -95,6 +97,11 @@ def _of_moves(radius: BlastRadius) -> list[str]:
             f"It is unknown where {percent(unsure)} of the tasks would go: their inputs are not stored, and the rule "
             "that decided does not tell enough. A shadow stage shows it."
         )
+    if radius.basis == BY_SHADOW and (off := _by_chance(radius)) >= _LEAST_SHARE:
+        said.append(
+            f"The shares come from {count(radius.decisions)} shadow decisions. The share that moves may be off by "
+            f"{off * 100:.1f} points by chance (95 %), and the change of cost in proportion."
+        )
     if radius.differing is None:
         said.append(
             "No router has compared the two policies yet, so the share of differing tasks is unknown."
@@ -106,6 +113,15 @@ def _of_moves(radius: BlastRadius) -> list[str]:
             "success is unknown."
         )
     return said
+
+
+def _by_chance(radius: BlastRadius) -> float:
+    """Return half the width of the 95 % interval of the share that moves (Wilson 1927), for independent decisions."""
+    n, tasks = radius.decisions, radius.whole.tasks
+    if not n or not tasks:
+        return 0.0
+    moved = min(1.0, radius.whole.moved[1] / tasks)
+    return _Z / (1 + _Z**2 / n) * math.sqrt(moved * (1 - moved) / n + _Z**2 / (4 * n * n))
 
 
 def _of_traffic(radius: BlastRadius) -> list[str]:

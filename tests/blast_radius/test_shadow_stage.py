@@ -1,6 +1,7 @@
 """The report of a shadow stage: second stages counted, cheap against strong by an exact paired test."""
 
 import random
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,10 @@ from controlplane.core.actors import SYSTEM
 from pointsman.reporting.histogram import middle
 from policies_app.models import Environment, Workload
 from rollout_app import actions
+from rollout_app.blast_radius.radius import radius_of
+from rollout_app.blast_radius.rehearsed import RehearsedRoute
 from rollout_app.blast_radius.shadow_stage import mirror_answer, shadow_stage_answer
+from rollout_app.blast_radius.words import unknowns
 from rollout_app.engine.evidence import MirrorSums, ShadowSums
 from rollout_app.engine.shadow import SecondStageCosts
 from rollout_app.engine.stats.paired import difference_interval, exact_p
@@ -117,6 +121,15 @@ def test_the_change_of_latency_includes_the_second_stage(place: Place) -> None:
     assert found["candidate_ms"]["high"] == pytest.approx(weak + strong)
     assert found["change_ms"]["high"] == pytest.approx(weak)
     assert "between" in found["sentence"] and found["sentence"].endswith("now.")
+
+
+def test_it_says_how_far_chance_may_move_the_shares_of_a_short_shadow(place: Place) -> None:
+    rollout = shadowed(place)
+    few = " ".join(shadow_stage_answer(rollout)["unknown"])
+    assert "come from 200 shadow decisions. The share that moves may be off by 0.9 points by chance" in few
+    rehearsed = {("/a", "default"): RehearsedRoute(decisions=50_000, routes={("large", "small"): 50_000})}
+    many = replace(radius_of(rollout), rehearsed=rehearsed)
+    assert not any("by chance" in sentence for sentence in unknowns(many))
 
 
 def test_the_reference_names_every_field(place: Place) -> None:

@@ -61,7 +61,7 @@ class Command(BaseCommand):
         except PolicyInvalid as error:
             raise CommandError(str(error)) from None
         except OSError as error:
-            raise CommandError(f"{error.filename}: {error.strerror}") from None
+            raise CommandError(f"{error.filename or 'a temporary file'}: {error.strerror}") from None
         except ValueError as error:
             raise CommandError(str(error)) from None
 
