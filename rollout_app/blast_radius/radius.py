@@ -57,6 +57,7 @@ class BlastRadius:
     differing: DifferingShare | None
     pinned: str
     notices: Sequence[ModelNotice]
+    went_back: Rollout | None = None  # the newest earlier rollout between these versions that was rolled back
     rehearsed: Mapping[tuple[str, str], RehearsedRoute] = field(default_factory=dict)
 
     @property
@@ -150,8 +151,17 @@ def blast_radius(
         differing=_added(told.values()) if told else None,
         pinned=_pin(environment, workload),
         notices=model_notices([baseline.document, candidate.document], clock.now().date()),
+        went_back=went_back(baseline, candidate, environment, end),
         rehearsed=rehearsed or {},
     )
+
+
+def went_back(
+    baseline: PolicyVersion, candidate: PolicyVersion, environment: Environment, before: datetime
+) -> Rollout | None:
+    """Return the newest rollout of this candidate against this baseline that was rolled back before a time."""
+    found = Rollout.objects.filter(environment=environment, candidate=candidate, baseline=baseline)
+    return found.filter(state=State.ROLLED_BACK, ended_at__lte=before).order_by("-ended_at").first()
 
 
 def _weight(radius: EndpointRadius) -> float:

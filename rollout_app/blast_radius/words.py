@@ -172,6 +172,10 @@ def _of_the_second_stage(radius: BlastRadius) -> list[str]:
 def _of_quality(radius: BlastRadius) -> list[str]:
     if any(route.mirror["n"] for route in radius.rehearsed.values()):
         return []
+    if (past := radius.went_back) is not None:
+        return [
+            f"The same candidate was rolled back before: {past.rollback_reason or 'no reason was recorded'}"
+        ]
     return [
         "The effect on success is unknown before tasks are tried: mirror a share of them, or backtest the candidate."
     ]

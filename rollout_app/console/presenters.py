@@ -13,7 +13,7 @@ from rollout_app.engine.guardrails import Guardrail
 from rollout_app.engine.metrics import RATIOS
 from rollout_app.engine.shadow import shadow_report
 from rollout_app.engine.states import State
-from rollout_app.engine.stats.combine import LOG_ROLL_BACK
+from rollout_app.engine.stats.combine import LOG_ROLL_BACK, stage_margin
 from rollout_app.engine.stats.paired import difference_interval, exact_p
 from rollout_app.engine.verdicts import Verdict
 from rollout_app.evaluation import evaluations
@@ -33,10 +33,49 @@ class StageStep:
 
 
 def stage_steps(rollout: Rollout) -> list[StageStep]:
-    return [_step(rollout, at, stage) for at, stage in enumerate(rollout.stages)]
+    return [
+        StageStep(stage_name(stage), _needs(stage), _step_css(rollout, at))
+        for at, stage in enumerate(rollout.stages)
+    ]
 
 
-def _step(rollout: Rollout, at: int, stage: Mapping[str, Any]) -> StageStep:
+@dataclass(frozen=True, slots=True)
+class PlannedStage:
+    """One stage as an approver sees it. `enters`: the harm that must be excluded before it, with its factor."""
+
+    name: str
+    needs: str
+    enters: str
+
+
+def planned_stages(rollout: Rollout) -> list[PlannedStage]:
+    return [
+        PlannedStage(stage_name(stage), _needs(stage), _enters(rollout, at))
+        for at, stage in enumerate(rollout.stages)
+    ]
+
+
+def _enters(rollout: Rollout, at: int) -> str:
+    """`×10: Failures 20.0 points, Cost per success 100.0 %`: the margins, over the share of traffic, times the
+    tolerance.
+    """
+    if not at or rollout.stages[at - 1]["mode"] != "percentage":
+        return "no task of the candidate is judged before it"
+    stage = Stage.from_dict(rollout.stages[at])
+    of = (stage.share_pcm / SHARE_ALL if stage.mode == "percentage" else 1.0) / stage.tolerance
+    known = [Guardrail.from_dict(each) for each in rollout.guardrails]
+    limits = [
+        f"{one.metric.spec.label} "
+        + figure_writer(one.metric, absolute=False)(stage_margin(one.margin, one.metric.spec.cap, of)).lstrip(
+            "+"
+        )
+        for one in known
+        if one.gates and one.bound is None
+    ]
+    return f"×{1 / of:.3g}: {', '.join(limits)}" if limits else "no guardrail gates it"
+
+
+def _needs(stage: Mapping[str, Any]) -> str:
     needs = []
     if stage.get("min_minutes"):
         needs.append(f"at least {span(stage['min_minutes'] * 60)}")
@@ -44,7 +83,7 @@ def _step(rollout: Rollout, at: int, stage: Mapping[str, Any]) -> StageStep:
         needs.append(f"{count(stage['min_tasks'])} {'decisions' if stage['mode'] == 'shadow' else 'tasks'}")
     if stage.get("approval"):
         needs.append("an approval")
-    return StageStep(stage_name(stage), ", ".join(needs), _step_css(rollout, at))
+    return ", ".join(needs)
 
 
 def _step_css(rollout: Rollout, at: int) -> str:

@@ -29,6 +29,7 @@ from controlplane.web.pages import (
 from policies_app.console.lookups import environments_of, may_edit, workload_for
 from policies_app.models import Environment, PolicyVersion, Workload
 from rollout_app import actions, selectors
+from rollout_app.blast_radius.radius import went_back
 from rollout_app.console import presenters
 from rollout_app.console.ahead import Ahead, ahead_of, ahead_of_candidate, realised_of
 from rollout_app.console.comparison import compare_arms
@@ -232,7 +233,13 @@ def _rests_on(request: HttpRequest, rollout: Rollout) -> dict[str, Any]:
     page shows.
     """
     evidence = presenters.evidence_of(rollout)
-    context = {"is_yes": True, "guardrails": evidence.guardrails, "shadow": evidence.shadow}
+    context = {
+        "is_yes": True,
+        "guardrails": evidence.guardrails,
+        "shadow": evidence.shadow,
+        "planned": presenters.planned_stages(rollout),
+        "went_back": went_back(rollout.baseline, rollout.candidate, rollout.environment, timezone.now()),
+    }
     whole_page = not request.headers.get("HX-Request")
     return context | (_figures(rollout) if rollout.started_at and whole_page else {"rollout": rollout})
 

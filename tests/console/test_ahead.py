@@ -7,7 +7,9 @@ import pytest
 from django.urls import reverse
 
 from controlplane.core import clock
+from controlplane.core.actors import SYSTEM
 from policies_app.models import Environment, Workload
+from rollout_app import actions
 from rollout_app.console import ahead
 from rollout_app.models import Rollout
 from rollout_app.review import rollups
@@ -128,3 +130,36 @@ def test_an_approval_of_a_stage_shows_the_evidence_so_far(
     assert "Guardrails" in page and "Arms" in page and page.rindex("Arms") < page.rindex('name="reason"')
     # Opened next to the rollout's page, which already has them.
     assert "Arms" not in text(client.get(address, headers={"HX-Request": "true"}))
+
+
+def test_the_approval_shows_the_plan_its_reason_and_the_harm_that_each_stage_accepts(
+    people: People, production: Environment, summaries: Workload
+) -> None:
+    rollout = proposed(summaries, production)
+    stages = [
+        {"mode": "percentage", "share_pcm": 5_000, "min_minutes": 60, "min_tasks": 200},
+        {"mode": "percentage", "share_pcm": 30_000, "approval": True},
+        {"mode": "full", "tolerance": 5.0},
+    ]
+    Rollout.objects.filter(pk=rollout.pk).update(stages=stages, reason="Cheaper by half.")
+    client, address = people("eva", "approver"), reverse("console:act", args=[rollout.pk, "approve"])
+    for headers in ({}, {"HX-Request": "true"}):
+        page = text(client.get(address, headers=headers)).replace("\u202f", " ")
+        assert f"Plan {rollout.plan_name}" in page and "Cheaper by half." in page
+        assert "at least 1 h, 200 tasks" in page and "an approval" in page
+        assert "×3.33: Failures 6.7 points" in page and "×5: Failures 10.0 points" in page
+        assert "An operator may advance a stage without waiting for the evidence." in page
+        assert "rolled back against the same baseline" not in page
+
+
+def test_the_approval_names_the_rollout_in_which_the_candidate_was_rolled_back(
+    people: People, production: Environment, summaries: Workload, traffic: None
+) -> None:
+    first = running(summaries, production)
+    actions.roll_back_rollout(first, actor=SYSTEM, reason="failures +12.4 points")
+    actions.confirm_rolled_back(first, actor=SYSTEM, reason="all", readback={"confirmed": 0, "of": 0})
+    again = proposed(summaries, production)
+    page = text(people("eva", "approver").get(reverse("console:act", args=[again.pk, "approve"])))
+    assert reverse("console:rollout", args=[first.pk]) in page
+    assert page.count("failures +12.4 points") == 2
+    assert "The effect on success is unknown" not in page
