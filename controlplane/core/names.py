@@ -11,6 +11,8 @@ _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _BLANK = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
+# Django's own message for such a name speaks of slugs.
+ADDRESS_NAME = {"invalid": "Use only the letters A to Z and a to z, digits, hyphens and underscores."}
 _NOT_IN_ADDRESSES = re.compile(r"[\\%?#;]")
 
 

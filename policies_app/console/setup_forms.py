@@ -15,6 +15,7 @@ from django.forms.models import model_to_dict
 from django.utils import timezone
 
 from controlplane.access.models import SCOPES, Key, Team
+from controlplane.core.names import ADDRESS_NAME
 from policies_app.models import Environment, Model, Workload
 
 NUSD = 10**9
@@ -122,6 +123,7 @@ class EnvironmentForm(VersionedForm):
     class Meta:
         model = Environment
         fields = ["name", "description", "four_eyes", "poll_interval_ms"]
+        error_messages = {"name": ADDRESS_NAME}
         labels = {"four_eyes": "Four eyes", "poll_interval_ms": "Poll interval (ms)"}
         help_texts = {
             "name": "Letters, digits, hyphens and underscores. Used in addresses and keys.",
@@ -170,6 +172,7 @@ class WorkloadForm(VersionedForm):
             "outcome_lag_s", "unit", "latency_tolerance_ms", "mirror_budget_usd", "retryable",
             "escalatable", "batchable",
         ]  # fmt: skip
+        error_messages = {"name": ADDRESS_NAME}
         labels = {
             "owner": "Owning team",
             "quality_bar": "Quality bar",

@@ -3,6 +3,7 @@
 Names and reasons are user input and are escaped.
 """
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -243,7 +244,10 @@ def _text(value: Any) -> str:
 
 
 def _value(value: Any) -> str:
-    return NONE if value is None else _text(value)[:300]
+    if value is None:
+        return NONE
+    plain = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return _text(plain if len(plain) <= 300 else f"{plain[:300]}…")
 
 
 def _at(moment: datetime | None) -> str:

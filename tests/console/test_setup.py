@@ -49,7 +49,7 @@ def test_an_environment_is_registered(people: People) -> None:
     ("field", "value", "says"),
     [
         ("poll_interval_ms", "3", "greater than or equal to 200"),
-        ("name", "two words", "valid “slug”"),
+        ("name", "two words", "Use only the letters A to Z"),
         ("name", "production", "already"),
         ("name", "", "This field is required"),
     ],

@@ -152,6 +152,14 @@ def test_it_can_be_written_in_any_state(place: Place, moves: int) -> None:
     assert "None" not in markdown.replace("None.", "")
 
 
+def test_a_changed_value_is_json_and_says_where_it_is_cut(place: Place) -> None:
+    report = evidence_report(proposed(place[1], place[0]))
+    rule = {"id": "easy", "when": "x" * 400}
+    report["what"]["changes"] = [{"path": "rules", "kind": "added", "before": None, "after": [rule]}]
+    (line,) = (each for each in as_markdown(report).splitlines() if each.startswith("| `rules`"))
+    assert '"id": "easy"' in line and line.endswith("x… |")
+
+
 def test_markup_in_texts_is_escaped(place: Place) -> None:
     newest = place[1].versions.first()
     assert newest is not None

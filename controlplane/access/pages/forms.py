@@ -9,6 +9,7 @@ from django.contrib.auth.models import User
 
 from controlplane.access.actions import places
 from controlplane.access.models import Role, Team
+from controlplane.core.names import ADDRESS_NAME
 
 EVERYWHERE = "every environment"
 ROLES = "roles_"  # plus an environment's name: the field of the roles there
@@ -123,7 +124,9 @@ class AcceptForm(forms.Form):
 
 
 class NewTeamForm(WhyForm):
-    name = forms.SlugField(max_length=64, help_text="Letters, digits, hyphens and underscores.")
+    name = forms.SlugField(
+        max_length=64, help_text="Letters, digits, hyphens and underscores.", error_messages=ADDRESS_NAME
+    )
     field_order = ["name", "reason"]
 
 

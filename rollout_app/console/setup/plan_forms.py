@@ -9,6 +9,7 @@ from django.forms.utils import flatatt
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
+from controlplane.core.names import ADDRESS_NAME
 from policies_app.models import Assignment
 from rollout_app.engine.evidence import SHARE_ALL
 from rollout_app.engine.plans import MAX_STAGES
@@ -20,7 +21,9 @@ _POINTS = SHARE_ALL / 100  # pcm per percent
 class PlanForm(forms.Form):
     """A plan. `expected`: the version of the plan that was shown; empty for a new one."""
 
-    name = forms.SlugField(max_length=64, help_text="Letters, digits, hyphens and underscores.")
+    name = forms.SlugField(
+        max_length=64, help_text="Letters, digits, hyphens and underscores.", error_messages=ADDRESS_NAME
+    )
     description = forms.CharField(
         required=False, max_length=200, help_text="Shown when choosing a plan: what kind of work it is for."
     )
