@@ -71,6 +71,13 @@ _FIGURES: dict[str, Any] = {
 }  # fmt: skip
 
 
+# As routers report it: of 50 tasks, the two policies differ on 10.
+_DIFFERING: dict[str, Any] = {
+    "differing_known": 50,
+    "differing": {"openai/gpt-4o>openai/gpt-4o-mini": [10, 9, 1, 10, 9, 10**8, 10**15, 9 * 10**7, 10**8]},
+}  # fmt: skip
+
+
 def _place(rollout: Rollout, arm: str, minute: Any) -> dict[str, Any]:
     return {
         "environment": rollout.environment, "workload": rollout.workload, "rollout": str(rollout.pk), "stage": 0,
@@ -83,7 +90,7 @@ def make_long(rollout: Rollout, days: int, now: datetime) -> Rollout:
     start = now.replace(minute=0, second=0, microsecond=0) - timedelta(days=days)
     for arm in ("baseline", "candidate"):
         place = _place(rollout, arm, start)
-        route = {"endpoint": "/endpoint-0", "rule": "default", "model": "small"}
+        route = {"endpoint": "/endpoint-0", "rule": "default", "model": "small", **_DIFFERING}
         _repeat(ArmTotals.objects.create(**place, **_FIGURES), days * 1_440)
         _repeat(OutcomeBucket.objects.create(**place, **route, **_FIGURES), days * 1_440)
     hours = (start + timedelta(hours=n) for n in range(days * 24))

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db import connection
+from django.db.models import BigIntegerField, QuerySet, Sum
+from django.db.models.expressions import RawSQL
 
 from controlplane.core import clock
 from rollout_app.engine.evidence import MirrorSums
@@ -84,16 +86,22 @@ def differing_tasks(rollout: Rollout) -> dict[str, DifferingShare]:
     """Return differing tasks by endpoint, over the newest seven days in which both policies were known: the time from
     which the traffic is taken, too. All minutes of a long rollout would be too many.
     """
-    known: dict[str, int] = defaultdict(int)
-    differing: dict[str, int] = defaultdict(int)
     first, last = minute_totals.stamped(rollout)
     now = clock.now()
     newest = min(last or rollout.ended_at or now, now)
     rows = _rows(rollout, first).filter(differing_known__gt=0, minute__gt=newest - NEWEST)
-    for endpoint, of, pairs in _newest(rows, "endpoint", "differing_known", "differing"):
-        known[endpoint] += of
-        differing[endpoint] += sum(figures[0] for figures in pairs.values())
-    return {endpoint: DifferingShare(of, differing[endpoint]) for endpoint, of in known.items()}
+    sums = rows.order_by().values_list("endpoint").annotate(known=Sum("differing_known"), n=Sum(_differing()))
+    return {endpoint: DifferingShare(int(known), int(differing)) for endpoint, known, differing in sums}
+
+
+def _differing() -> RawSQL:
+    """Return the differing tasks of a row, summed by the database: Python would take 6 µs to read each row."""
+    table = OutcomeBucket._meta.db_table
+    if connection.vendor == "sqlite":
+        pairs = f"SELECT SUM(json_extract(value, '$[0]')) FROM json_each({table}.differing)"  # noqa: S608 — our own name
+    else:
+        pairs = f"SELECT SUM((value->>0)::bigint) FROM jsonb_each({table}.differing::jsonb)"  # noqa: S608 — as above
+    return RawSQL(f"COALESCE(({pairs}), 0)", (), BigIntegerField())  # noqa: S611 — as above
 
 
 def _newest(rows: QuerySet[OutcomeBucket], *columns: str) -> Iterator[tuple[Any, ...]]:
