@@ -11,10 +11,10 @@ class PoliciesConfig(AppConfig):
         from controlplane.core import figures
         from policies_app import audited
         from policies_app.fleet.figures import FleetFigures
-        from policies_app.selectors import four_eyes_by_name
+        from policies_app.selectors import four_eyes_by_name, workloads_among
         from policies_app.snapshots.metrics import PublishedFigures
 
         figures.register(FleetFigures())
         figures.register(PublishedFigures())
         audited.register()
-        places.register(four_eyes_by_name)
+        places.register(four_eyes_by_name, workloads_among)

@@ -1,5 +1,7 @@
 """Look up rows by name with permission checks: 404 for what the caller may not see, 403 for what they may not do."""
 
+from collections.abc import Collection
+
 from django.db.models import QuerySet
 
 from controlplane.access import permissions
@@ -29,6 +31,11 @@ def environments_for(principal: Principal) -> QuerySet[Environment]:
 def four_eyes_by_name() -> dict[str, bool]:
     """Return whether each environment requires a second person. Used by the actions that grant roles."""
     return dict(Environment.objects.values_list("name", "four_eyes"))
+
+
+def workloads_among(names: Collection[str]) -> set[str]:
+    """Return those of the names that a workload has."""
+    return set(Workload.objects.filter(name__in=names).values_list("name", flat=True))
 
 
 def workload_for(principal: Principal, name: str, *, edit: bool = False) -> Workload:

@@ -126,7 +126,9 @@ class KeysView(ApiView):
         if data["kind"] == Key.Kind.ROUTER:
             for workload in data["workloads"] or [None]:
                 self.require(Role.ADMIN, data["environment"], workload)
-        key, text = actions.issue_key(actor=self.actor, user=_person(self.actor, data), **data)
+        key, text = actions.issue_key(
+            actor=self.actor, user=_person(self.actor, data), known_only=True, **data
+        )
         return Response({**KeySerializer(key).data, "key": text}, status=201)
 
 

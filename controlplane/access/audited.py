@@ -2,7 +2,7 @@
 requests."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from django.contrib.auth.models import User
@@ -12,6 +12,8 @@ from controlplane.access.actions.accounts import STOCK
 from controlplane.access.change_requests import request_fields
 from controlplane.access.models import ChangeRequest, Invitation, Key, Membership, Team
 from controlplane.audit import sentences, subjects
+from controlplane.audit.entries import body_of
+from controlplane.audit.models import Entry
 from controlplane.audit.subjects import Said, Subject
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -49,11 +51,44 @@ def _asked_for(row: ChangeRequest) -> str:
     return "the end of four eyes"
 
 
+_INVITED = re.compile(rf"(.+) invited them \(invitation ({_UUID.pattern})\)\.", re.DOTALL)
+
+
+def _accepted(entries: Sequence[Entry]) -> dict[int, str]:
+    """Write the entries of accepted invitations: the invited person is their actor and their target."""
+    own = {
+        entry.seq: _INVITED.fullmatch(entry.reason) for entry in entries if entry.actor_id == entry.target_id
+    }
+    found = {seq: match for seq, match in own.items() if match}
+    used = Invitation.objects.filter(pk__in=[match[2] for match in found.values()])
+    accepted = {str(pk): str(by) for pk, by in used.values_list("pk", "accepted_by")} if found else {}
+    roles = (
+        {entry.seq: body_of(entry)["diff"] for entry in Entry.objects.filter(seq__in=found)} if found else {}
+    )
+    words = {}
+    for entry in entries:
+        match = found.get(entry.seq)
+        if match and accepted.get(match[2]) == entry.actor_id:
+            words[entry.seq] = (
+                f"{entry.who} accepted an invitation by {match[1]}{_given(entry, roles[entry.seq])}"
+            )
+    return words
+
+
+def _given(entry: Entry, diff: Sequence[Mapping[str, Any]]) -> str:
+    if entry.action == "user.create":
+        return " and created an account"
+    said = {change["path"]: change.get("after") for change in diff}
+    return f", with the role {said.get('/role')} in {said.get('/environment') or 'every environment'}"
+
+
 def register() -> None:
     sentences.register("key", _labels)
     sentences.register("user", _usernames)
     sentences.register("invitation", _invited)
     sentences.register("change_request", _changes)
+    sentences.register_words("membership.grant", _accepted)
+    sentences.register_words("user.create", _accepted)
     subjects.register(Subject("key", _said_of_keys, _keys))
     subjects.register(subjects.by_target("team", _teams))
     subjects.register(subjects.by_target("invitation", _invitations))

@@ -64,8 +64,7 @@ def actor_of(request: Request) -> Actor:
 
 
 def _actor(key: Key) -> Actor:
-    label = f"agent {key.label}" if key.is_agent else key.label
-    return Actor("key", key.key_id, label, None if key.user_id is None else str(key.user_id))
+    return Actor("key", key.key_id, key.words, None if key.user_id is None else str(key.user_id))
 
 
 __all__ = ["KeyAuthentication", "SessionAuthentication", "actor_of", "admin_key"]

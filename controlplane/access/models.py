@@ -3,6 +3,7 @@
 from django.conf import settings
 from django.db import models
 
+from controlplane.core.actors import key_label
 from controlplane.core.ids import uuid7
 
 
@@ -124,6 +125,12 @@ class Key(models.Model):
 
     def __str__(self) -> str:
         return f"{self.label} ({self.kind} key {self.key_id})"
+
+    @property
+    def words(self) -> str:
+        """Return how entries and pages name the key: `key LABEL of PERSON`."""
+        person = None if self.user is None else self.user.get_username()
+        return key_label(self.label, person, is_agent=self.is_agent)
 
     @property
     def is_agent(self) -> bool:

@@ -5,19 +5,21 @@ import io
 import json
 import tempfile
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import IO
 
 from django.db.models import QuerySet
 from django.http import FileResponse
 from django.http.response import HttpResponseBase
 
-from controlplane.audit import chain
+from controlplane.audit import chain, sentences
+from controlplane.audit.entries import body_of
 from controlplane.audit.models import Entry
 
 FORMATS = {"jsonl": "application/jsonl", "csv": "text/csv; charset=utf-8"}
 _CSV = (
     "seq", "at", "actor_kind", "actor_id", "actor_label", "action", "target_kind", "target_id", "environment",
-    "workload", "outcome", "reason", "hash",
+    "workload", "outcome", "reason", "hash", "person",
 )  # fmt: skip
 
 
@@ -35,8 +37,10 @@ def _json_lines(entries: QuerySet[Entry]) -> Iterator[str]:
 
 def _csv_lines(entries: QuerySet[Entry]) -> Iterator[str]:
     yield _csv_line(_CSV)
-    for entry in entries.defer("body").iterator():
-        values = {name: getattr(entry, name) for name in _CSV} | {"at": chain.timestamp(entry.at)}
+    person = lru_cache(4096)(sentences.person_of)
+    for entry in entries.iterator():
+        values = {name: getattr(entry, name) for name in _CSV[:-1]} | {"at": chain.timestamp(entry.at)}
+        values["person"] = person(sentences.user_id(body_of(entry)))
         yield _csv_line([_as_text(values[name]) for name in _CSV])
 
 

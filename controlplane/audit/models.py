@@ -3,6 +3,8 @@ deletes."""
 
 from django.db import models
 
+from controlplane.core.actors import shown
+
 
 class Entry(models.Model):
     """One change, or one refused attempt, chained to the entry before it. See `controlplane.audit.chain`."""
@@ -31,6 +33,10 @@ class Entry(models.Model):
 
     def __str__(self) -> str:
         return f"#{self.seq} {self.action} {self.target_kind} {self.target_id}"
+
+    @property
+    def who(self) -> str:
+        return shown(self.actor_kind, self.actor_label)
 
 
 class Head(models.Model):

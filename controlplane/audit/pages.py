@@ -1,6 +1,7 @@
 """Pages of the audit log: who changed what, when, why, and on what evidence."""
 
 import json
+from collections.abc import Mapping
 from typing import Any, cast
 
 from django import forms
@@ -9,12 +10,13 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import path, reverse
 
 from controlplane.access import permissions
-from controlplane.access.models import Role
+from controlplane.access.models import Key, Role
 from controlplane.audit import exports, sentences, verification
 from controlplane.audit.entries import body_of
 from controlplane.audit.log import HEAD
 from controlplane.audit.models import Checkpoint, Entry, Head
 from controlplane.core.errors import NotFound
+from controlplane.web.display import share
 from controlplane.web.pages import console_view, must, page, paginated, person
 
 # The page of a target, by kind. Targets of other kinds are shown as text.
@@ -58,7 +60,6 @@ class FilterForm(forms.Form):
         self.full_clean()
         given = {name: value for name, value in self.cleaned_data.items() if value}
         lookups = {
-            "actor": "actor_label__icontains",
             "action": "action__startswith",
             "environment": "environment",
             "workload": "workload",
@@ -67,6 +68,11 @@ class FilterForm(forms.Form):
             "until": "at__date__lte",
         }
         entries = entries.filter(**{lookups[name]: given[name] for name in given if name in lookups})
+        if actor := given.get("actor"):
+            # A person's keys act for them; old entries name only the key.
+            keys = Key.objects.filter(user__username__icontains=actor).values("key_id")
+            by_key = Q(actor_kind="key", actor_id__in=keys)
+            entries = entries.filter(Q(actor_label__icontains=actor) | by_key)
         if target := given.get("target"):
             entries = entries.filter(Q(target_id__icontains=target) | Q(workload=target))
         return entries
@@ -96,7 +102,9 @@ def entries(request: HttpRequest) -> HttpResponse:
     form = FilterForm(request.GET)
     rows = paginated(request, form.narrow(visible(request)))
     narrowed = any(request.GET.get(name) for name in form.fields)
-    listed = [(entry, sentence, target_page(entry)) for entry, sentence in sentences.told(list(rows))]
+    told = sentences.told(list(rows))
+    known = sentences.names_of([entry for entry, _ in told if entry.outcome == "refused"])
+    listed = [(entry, sentence, target_page(entry, known)) for entry, sentence in told]
     context = {
         "form": form,
         "rows": rows,
@@ -141,8 +149,14 @@ def entry_page(request: HttpRequest, seq: int) -> HttpResponse:
     ((_, sentence),) = sentences.told([entry])
     changed = differences(body)
     told = [each for each in changed if each["kind"] != "added" or each["after"] not in _NOTHING]
-    context = {"entry": entry, "body": body, "differences": told, "address": target_page(entry)}
+    context = {
+        "entry": entry,
+        "body": body,
+        "differences": told,
+        "address": target_page(entry, sentences.names_of([entry])),
+    }
     context["empty"] = len(changed) - len(told)
+    context["behind"] = sentences.person_of(sentences.user_id(body))
     context |= {"sentence": sentence, "verdicts": _verdicts(body["evidence"])}
     context["evidence"] = body["evidence"] and json.dumps(body["evidence"], indent=2, ensure_ascii=False)
     trail = [("Audit", reverse("console:audit"))]
@@ -176,23 +190,37 @@ def differences(body: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the entry's changes for display: a dotted path, the value before and the value after."""
     return [
         {
-            "path": change["path"].lstrip("/").replace("/", ".").replace("~1", "/").replace("~0", "~"),
+            "path": path.removesuffix(_PCM),
             "kind": "changed" if {"before", "after"} <= set(change) else _added_or_removed(change),
-            "before": change.get("before"),
-            "after": change.get("after"),
+            **{side: _in_percent(path, change.get(side)) for side in ("before", "after")},
         }
         for change in body["diff"]
+        for path in [change["path"].lstrip("/").replace("/", ".").replace("~1", "/").replace("~0", "~")]
     ]
+
+
+_PCM = "_pcm"  # ends the name of a share in 1/100,000
+
+
+def _in_percent(name: str, value: Any) -> Any:
+    """Return a value with the shares in it as people write them: `{"share_pcm": 30000}` → `{"share": "30 %"}`."""
+    if isinstance(value, dict):
+        return {key.removesuffix(_PCM): _in_percent(key, each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_in_percent(name, each) for each in value]
+    return share(value) if name.endswith(_PCM) and type(value) in (int, float) else value
 
 
 def _added_or_removed(change: dict[str, Any]) -> str:
     return "added" if "after" in change else "removed"
 
 
-def target_page(entry: Entry) -> str:
-    """Return the URL of the entry's target, or ""."""
-    found = _PAGES.get(entry.target_kind)
-    return found(entry.target_id) if found else ""
+def target_page(entry: Entry, known: Mapping[str, Mapping[str, str]]) -> str:
+    """Return the URL of the entry's target, or "". A refused write may have left no target: of those in kinds that
+    have names, only the `known` ones exist."""
+    found, kind = _PAGES.get(entry.target_kind), entry.target_kind
+    exists = entry.outcome != "refused" or kind not in known or entry.target_id in known[kind]
+    return found(entry.target_id) if found and exists else ""
 
 
 @console_view("GET")

@@ -6,12 +6,14 @@ are queried once per page.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from controlplane.audit.models import Entry
 
 Names = Callable[[Iterable[str]], Mapping[str, str]]  # ids → display names
 
 _names: dict[str, Names] = {}
+_words: dict[str, Callable[[Sequence[Entry]], Mapping[int, str]]] = {}
 
 VERBS = {
     "rollout.draft": "drafted", "rollout.propose": "proposed", "rollout.amend": "amended",
@@ -35,7 +37,7 @@ VERBS = {
     "membership.grant": "gave a role to", "membership.withdraw": "took a role from",
     "team.create": "created", "team.set_members": "changed the members of",
     "change.request": "requested", "change.approve": "approved", "change.reject": "rejected",
-    "change.withdraw": "withdrew", "user.first_admin": "made the first administrator",
+    "change.withdraw": "withdrew", "user.first_admin": "created the first administrator:",
     "user.create": "created the account of", "user.take_stock": "listed the existing accounts:",
     "password.rehash": "rehashed the password of",
     "invitation.create": "invited", "invitation.accept": "accepted", "invitation.revoke": "revoked",
@@ -54,6 +56,16 @@ VERBS = {
     "receiver.add": "added", "receiver.edit": "edited", "receiver.test": "tested",
     "receiver.rotate_secret": "rotated the secret of", "receiver.send_again": "sent a delivery again to",
 }  # fmt: skip
+_BASES = {
+    "began": "begin", "cancelled": "cancel", "gave": "give", "made": "make", "pinned": "pin", "rolled": "roll",
+    "sent": "send", "set": "set", "took": "take", "unpinned": "unpin", "withdrew": "withdraw", "wrote": "write",
+    "stopped": "stop",
+}  # fmt: skip
+_KEEP_THE_E = {
+    "activated", "advanced", "approved", "changed", "completed", "created", "deactivated", "generated", "invited",
+    "issued", "noticed", "paused", "proposed", "removed", "restored", "resumed", "retired", "revoked", "rotated",
+    "saved", "scheduled",
+}  # fmt: skip
 SIGN_INS = {"session.begin", "session.end"}  # actions without an object
 
 
@@ -62,23 +74,66 @@ def register(kind: str, names: Names) -> None:
     _names[kind] = names
 
 
-def told(entries: Sequence[Entry]) -> list[tuple[Entry, str]]:
-    """Return each entry with its sentence."""
+def register_words(action: str, words: Callable[[Sequence[Entry]], Mapping[int, str]]) -> None:
+    """Register a function that writes the whole sentence of some entries of this action, by `seq`."""
+    _words[action] = words
+
+
+def names_of(entries: Sequence[Entry]) -> dict[str, Mapping[str, str]]:
+    """Return the display names of the entries' targets, by kind and id: of the kinds that have any, and of targets
+    that exist."""
     asked: dict[str, set[str]] = defaultdict(set)
     for entry in entries:
         asked[entry.target_kind].add(entry.target_id)
-    known = {kind: _names[kind](ids) for kind, ids in asked.items() if kind in _names}
-    return [(entry, sentence(entry, known.get(entry.target_kind, {}))) for entry in entries]
+    return {kind: _names[kind](ids) for kind, ids in asked.items() if kind in _names}
+
+
+def told(entries: Sequence[Entry]) -> list[tuple[Entry, str]]:
+    """Return each entry with its sentence."""
+    known = names_of(entries)
+    others: dict[int, str] = {}
+    for action, words in _words.items():
+        others |= words([entry for entry in entries if entry.action == action])
+    return [
+        (entry, others.get(entry.seq) or sentence(entry, known.get(entry.target_kind, {})))
+        for entry in entries
+    ]
+
+
+def user_id(body: Mapping[str, Any]) -> str:
+    """Return the id of the person who acted, in person or with a key, by an entry's body; "" for nobody."""
+    actor = body["actor"]
+    found = actor.get("user_id") if isinstance(actor, dict) else None
+    return found if isinstance(found, str) else ""
+
+
+def person_of(found: str) -> str:
+    """Return the user name of a person by `user_id`; "" for nobody."""
+    return _names["user"]([found]).get(found, f"user {found}") if found else ""
 
 
 def sentence(entry: Entry, names: Mapping[str, str]) -> str:
     """Return who did what to what. `names` are display names of targets of the entry's kind."""
-    verb = VERBS.get(entry.action) or entry.action.partition(".")[2].replace("_", " ")
-    if entry.outcome == "refused":
-        verb = f"was refused ({verb})"
+    verb = VERBS.get(entry.action)
+    words = [verb or entry.action.partition(".")[2].replace("_", " "), *_object(entry, names)]
     if entry.target_kind == "path":
-        return f"{entry.actor_label} was refused at {entry.target_id}"
-    return " ".join([entry.actor_label, verb, *_object(entry, names)])
+        return f"{entry.who} was refused at {entry.target_id}"
+    if entry.action == "rollout.approve" and entry.actor_kind == "system":
+        return " ".join(["no approval is required for", *words[1:]])
+    if entry.outcome != "refused":
+        return " ".join([entry.who, *words])
+    if verb is None:
+        return f"{entry.who} was refused ({words[0]}) {' '.join(words[1:])}"
+    return f"{entry.who} tried to {_base(' '.join(words))}, and was refused"
+
+
+def _base(words: str) -> str:
+    """Return words that begin with a verb in the past tense with its base form: "wrote v1" → "write v1"."""
+    verb, _, rest = words.partition(" ")
+    comma = "," if verb.endswith(",") else ""
+    verb = verb.rstrip(",")
+    base = _BASES.get(verb) or (verb[:-1] if verb in _KEEP_THE_E else verb.removesuffix("ed"))
+    return f"{base}{comma} {rest}"
 
 
 def _object(entry: Entry, names: Mapping[str, str]) -> list[str]:
@@ -97,6 +152,9 @@ def _object(entry: Entry, names: Mapping[str, str]) -> list[str]:
         words.append(f"v{number} of {workload}")
     elif kind == "break_glass":
         words.append(names.get(found, "a use of it"))
+    elif kind == "invitation":
+        name = names.get(found, "somebody")
+        words.append(name if entry.action == "invitation.create" else f"the invitation for {name}")
     elif kind == "change_request":
         words.append(names.get(found, "a change"))
     else:

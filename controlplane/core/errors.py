@@ -2,6 +2,7 @@
 
     PointsmanError                     status  code
     ├── InvalidInput                   422     invalid_input          carries `problems`
+    │   ├── NameReserved               422     name_reserved
     │   ├── PolicyRefused              422     policy_invalid
     │   └── PlanRefused                422     plan_invalid
     ├── MalformedBody                  400     malformed_body
@@ -60,6 +61,11 @@ class PointsmanError(Exception):
         self.detail = detail
         self.extra: Mapping[str, Any] = extra
 
+    def as_text(self) -> str:
+        """Return the error for a terminal: a sentence, and one for each problem."""
+        listed = (f"{each.get('path', '')}: {each['message']}" for each in self.extra.get("problems", ()))
+        return "\n".join([self.detail, *(f"- {line.removeprefix(': ').rstrip('.')}." for line in listed)])
+
     def as_problem(self) -> dict[str, Any]:
         """Return the members of an RFC 9457 problem document."""
         return {
@@ -77,6 +83,10 @@ class InvalidInput(PointsmanError):
 
     def __init__(self, detail: str, problems: Sequence[Mapping[str, Any]] = (), **extra: Any) -> None:
         super().__init__(detail, **({"problems": list(problems)} if problems else {}), **extra)
+
+
+class NameReserved(InvalidInput):
+    code, title = "name_reserved", "The name is reserved for Pointsman itself"
 
 
 class PolicyRefused(InvalidInput):

@@ -29,5 +29,4 @@ def refused_in_words() -> Iterator[None]:
     try:
         yield
     except PointsmanError as error:
-        problems = "; ".join(f"{item['path']}: {item['message']}" for item in error.extra.get("problems", []))
-        raise CommandError(" ".join(filter(None, (error.detail, problems)))) from None
+        raise CommandError(error.as_text()) from None

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from controlplane.core.actors import shown
 from controlplane.web.display import NONE, THIN, count, money, p_value, percent, points, share, signed, span
 from rollout_app.console.charts import IntervalPicture, interval_picture
 from rollout_app.console.kept_sums import kept_slots
@@ -359,6 +360,10 @@ class HistoryEntry:
     words: str
     tone: str
 
+    @property
+    def who(self) -> str:
+        return shown(self.transition.actor_kind, self.transition.actor_label)
+
 
 def history(rollout: Rollout) -> list[HistoryEntry]:
     """Return the rollout's history, newest first."""
@@ -370,6 +375,8 @@ def _history_entry(rollout: Rollout, transition: Transition) -> HistoryEntry:
     words = _EVENT_WORDS.get(event, event.replace("_", " ").capitalize())
     if event == "advance" and transition.after_stage < len(rollout.stages):
         words = f"Advanced to {stage_name(rollout.stages[transition.after_stage])}"
+    if event == "approve" and transition.actor_kind == "system":
+        words = "No approval is required"
     return HistoryEntry(transition, words, _EVENT_TONES.get(event, "quiet"))
 
 

@@ -14,6 +14,7 @@ from django.db.models import Max, Min, Sum
 from controlplane.access.four_eyes import approvals_needed
 from controlplane.audit.models import Entry
 from controlplane.core import clock
+from controlplane.core.actors import shown
 from controlplane.web.display import percent
 from policies_app.documents.differences import differences
 from policies_app.models import PolicyVersion
@@ -128,7 +129,7 @@ def _who(rollout: Rollout) -> dict[str, Any]:
         "history": [
             {
                 "event": transition.event,
-                "by": transition.actor_label,
+                "by": shown(transition.actor_kind, transition.actor_label),
                 "kind": transition.actor_kind,
                 "reason": transition.reason,
                 "at": transition.at,

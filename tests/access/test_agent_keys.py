@@ -108,5 +108,9 @@ def test_the_audit_log_names_it_also_in_refusals() -> None:
     where = f"environments/{environment.name}/assignments/{workload.name}/pin"
     assert agent("POST", where, {"model": "large", "reason": "outage"}).status_code == 403
     entry = Entry.objects.latest("seq")
-    assert (entry.actor_label, entry.outcome, entry.action) == ("agent script", "refused", "request.post")
+    assert (entry.actor_label, entry.outcome, entry.action) == (
+        "agent key script of ada",
+        "refused",
+        "request.post",
+    )
     assert entry.actor_id == agent.key.key_id

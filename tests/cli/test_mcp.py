@@ -102,7 +102,7 @@ def test_a_proposal_names_the_agent_in_the_audit_log(plane: Server) -> None:
     proposed(plane)
     assert Rollout.objects.get().reason == "[agent claude] cheaper"
     entry = Entry.objects.get(action="rollout.propose")
-    assert (entry.actor_kind, entry.actor_label) == ("key", "agent code assistant")
+    assert (entry.actor_kind, entry.actor_label) == ("key", "agent key code assistant of platform-engineer")
     assert entry.reason == "[agent claude] cheaper"
 
 

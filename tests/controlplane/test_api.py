@@ -16,6 +16,7 @@ from controlplane.audit.models import Entry
 from controlplane.core import strictjson
 from controlplane.core.actors import SYSTEM
 from controlplane.core.errors import BodyTooLarge, MalformedBody
+from tests.support import builders
 from tests.support.callers import Caller
 
 pytestmark = pytest.mark.django_db
@@ -237,6 +238,7 @@ def test_a_refused_request_may_be_tried_again_with_its_key(call: Caller) -> None
 
 
 def test_a_secret_is_shown_once_and_not_stored(call: Caller) -> None:
+    builders.environment("production")
     body = {"kind": "router", "environment": "production", "label": "r"}
     first = call("POST", "keys", body, **{"Idempotency-Key": "k"})
     second = call("POST", "keys", body, **{"Idempotency-Key": "k"})
@@ -255,6 +257,7 @@ def test_a_bad_idempotency_key_is_refused(call: Caller, key: str) -> None:
 
 
 def test_a_key_is_issued_rotated_and_revoked(call: Caller) -> None:
+    builders.environment("production")
     made = call("POST", "keys", {"kind": "router", "environment": "production", "label": "r"}).json()
     rotated = call("POST", f"keys/{made['key_id']}/rotate", {"overlap_hours": 1})
     assert rotated.status_code == 201

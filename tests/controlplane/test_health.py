@@ -24,6 +24,7 @@ from controlplane.core.logs import JsonLines
 from controlplane.core.models import Heartbeat
 from controlplane.server import checks, health
 from controlplane.server.health import Health
+from tests.support import builders
 from tests.support.services import free_port
 
 
@@ -329,6 +330,7 @@ def test_setting_up_twice_creates_everything_once() -> None:
 
 @pytest.mark.django_db
 def test_the_keys_command_creates_lists_and_revokes_a_key() -> None:
+    builders.environment("staging")
     out = StringIO()
     call_command("keys", "create", "router", "edge", "--environment", "staging", stdout=out)
     key_id = out.getvalue().split("_")[2]

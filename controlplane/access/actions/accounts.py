@@ -16,6 +16,7 @@ from allauth.socialaccount.models import SocialAccount
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
 
+from controlplane.access.actions.names import refuse_reserved
 from controlplane.audit import log
 from controlplane.audit.models import Entry
 from controlplane.core.actors import SYSTEM, Actor
@@ -94,7 +95,8 @@ def create_person(
 
 
 def save_new(user: User) -> None:
-    """Insert a new person. Raises `AlreadyExists` if the name is taken, ignoring case."""
+    """Insert a new person. Raises `AlreadyExists` if the name is taken, ignoring case, and `NameReserved`."""
+    refuse_reserved(username=user.username)
     taken = AlreadyExists(f"The name {user.username} is taken; choose another one.")
     if User.objects.filter(username__iexact=user.username).exists():
         raise taken

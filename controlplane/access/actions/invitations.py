@@ -15,7 +15,7 @@ from django.core.validators import validate_email
 from django.db import transaction
 
 from controlplane.access.actions.accounts import person_fields, save_new
-from controlplane.access.actions.names import is_slug
+from controlplane.access.actions.names import is_slug, refuse_reserved
 from controlplane.access.actions.roles import put_role, team_fields
 from controlplane.access.actions.second_person import refuse_alone, takes_two
 from controlplane.access.models import Invitation, Key, Membership, Role, Team
@@ -48,6 +48,7 @@ def invite(
     each.
     """
     _refuse_bad_invitation(invited, email, roles, teams, lives)
+    refuse_reserved(invited=invited)
     reasons.demand(actor, reason, "This invites somebody")
     invitation, token = Invitation(), secrets.token_urlsafe(32)
     with log.attempt(actor=actor, action="invitation.create", target=_target(invitation), reason=reason):
@@ -202,7 +203,7 @@ def _inviter(invitation: Invitation) -> Actor:
         key = Key.objects.select_related("user").filter(key_id=invitation.inviter_key).first()
         if key is None or key.revoked_at or (key.expires_at and key.expires_at <= clock.now()):
             raise InvitationEnded("The key that created this invitation has ended. Ask for a new link.")
-        return Actor("key", key.key_id, key.label, None if key.user_id is None else str(key.user_id))
+        return Actor("key", key.key_id, key.words, None if key.user_id is None else str(key.user_id))
     if invitation.inviter is not None:
         return Actor.of_user(invitation.inviter)
     if invitation.inviter_label != SYSTEM.label:
@@ -290,6 +291,7 @@ def refuse_bad_username(username: str) -> None:
     """Raise `InvalidInput` if this cannot be a user name."""
     if problems := _problems_of_username(username):
         raise InvalidInput("The account cannot be created.", problems)
+    refuse_reserved(username=username)
 
 
 def _problems_of_username(username: str) -> list[dict[str, str]]:
@@ -308,3 +310,4 @@ def _refuse_bad_account(user: User, password: str) -> None:
         problems += [{"path": "password", "message": message} for message in error.messages]
     if problems:
         raise InvalidInput("The account cannot be created.", problems)
+    refuse_reserved(username=user.username, full_name=user.first_name)

@@ -9,7 +9,8 @@ from django.contrib.auth.models import User
 from django.db import transaction
 
 from controlplane.access import keys
-from controlplane.access.actions.names import is_slug
+from controlplane.access.actions.names import is_slug, refuse_reserved
+from controlplane.access.actions.places import refuse_unknown
 from controlplane.access.models import AGENT, AGENT_ROLES, SCOPES, Key, Role
 from controlplane.access.permissions import require_role
 from controlplane.audit import log
@@ -32,12 +33,14 @@ def issue_key(
     workloads: Sequence[str] = (),
     expires_at: datetime | None = None,
     reason: str = "",
+    known_only: bool = False,
 ) -> tuple[Key, str]:
     """Create a key. Return it with its text, which is shown only once and not stored.
 
     `user` is the person that the key acts for. `scopes` are roles or `agent`, for admin keys only. Nobody can give a
     key a role that they do not hold, and no key can create one with more rights: wider scopes, other workloads or
-    environments, a longer life. `workloads` (names) limits the key; empty means all of the environment.
+    environments, a longer life. `workloads` (names) limits the key; empty means all of the environment. With
+    `known_only`, the environment and workloads must exist.
     """
     with transaction.atomic():
         key, text = _saved(
@@ -50,6 +53,8 @@ def issue_key(
             workloads=workloads,
             expires_at=expires_at,
         )
+        if known_only:  # after the check of rights, so that nobody can guess names
+            refuse_unknown(environment, workloads)
         log.record(
             actor=actor,
             action="key.issue",
@@ -75,6 +80,8 @@ def _saved(
 ) -> tuple[Key, str]:
     """Create the row and its text. The caller writes the audit entry."""
     _refuse_bad_key(kind, environment, label, scopes, expires_at)
+    if rotated_from is None:  # a key that has such a label already can still be rotated
+        refuse_reserved(label=label)
     if user is not None and actor.kind != "system" and actor.user_id != str(user.pk):
         raise NotYourKey(f"Only {user} can create a key that acts for {user}, and see its text.")
     _refuse_more_than_held(actor, environment, scopes, workloads, expires_at)

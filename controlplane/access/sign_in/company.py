@@ -29,7 +29,7 @@ from controlplane.access import actions
 from controlplane.access.sign_in import invited
 from controlplane.access.sign_in.adapters import refuse
 from controlplane.audit import log
-from controlplane.core.actors import Actor
+from controlplane.core.actors import Actor, is_reserved
 from controlplane.core.errors import Conflict, InvitationEnded, SignInFailed
 from controlplane.core.names import hidden_character
 
@@ -127,14 +127,15 @@ def _free_name(sociallogin: SocialLogin) -> str:
     first = next(filter(None, shaped), "person")
     found = first
     for number in range(2, 1_000):
-        if not User.objects.filter(username__iexact=found).exists():
+        if not is_reserved(found) and not User.objects.filter(username__iexact=found).exists():
             break
         found = f"{first}{number}"
     return found
 
 
 def _visible(text: str) -> str:
-    return "".join(character for character in text if not hidden_character(character))
+    seen = "".join(character for character in text if not hidden_character(character))
+    return "" if is_reserved(seen) else seen
 
 
 # --- pages ---------------------------------------------------------------------------------------------

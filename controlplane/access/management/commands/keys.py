@@ -47,8 +47,7 @@ class Command(BaseCommand):
             with request_context(source="command keys"):
                 getattr(self, what)(**options)
         except PointsmanError as error:
-            reasons = [f"{p['path']} {p['message']}" for p in error.extra.get("problems", [])]
-            raise CommandError("; ".join([error.detail, *reasons])) from None
+            raise CommandError(error.as_text()) from None
 
     def create(self, *, kind: str, label: str, environment: str, days: int | None, **options: Any) -> None:
         person = actions.people([options["user"]])[0] if options["user"] else None
@@ -62,6 +61,7 @@ class Command(BaseCommand):
             workloads=options["workload"],
             expires_at=None if days is None else clock.now() + timedelta(days=days),
             reason=options["reason"],
+            known_only=True,
         )
         self.stdout.write(text)
 

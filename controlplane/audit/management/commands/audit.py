@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 
-from controlplane.audit import checkpoints, exports, triggers, verification
+from controlplane.audit import checkpoints, exports, notes, triggers, verification
 from controlplane.audit.models import Entry
 
 
@@ -59,7 +59,9 @@ class Command(BaseCommand):
             self.stdout.write(str(finding))
         if found.findings:
             raise CommandError("The audit log has been altered.", returncode=1)
-        self.stdout.write(f"{found.count} entries, verified to {found.hash or 'the beginning'}.")
+        if not found.count:
+            raise CommandError("The audit log holds no entries: nothing was verified.", returncode=2)
+        self.stdout.write(f"{found.count} entries, verified to {found.hash}.")
 
     def export(self, *, form: str, **options: Any) -> None:
         for line in exports.lines(Entry.objects.all(), form):
@@ -72,6 +74,9 @@ class Command(BaseCommand):
 
 def _read(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8", errors="replace")
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise CommandError(f"{path} cannot be read: {error.strerror}.") from None
+    if not notes.read_all(text):  # comparing with nothing would end in "verified"
+        raise CommandError(f"{path} holds no checkpoint: nothing was verified.", returncode=2)
+    return text

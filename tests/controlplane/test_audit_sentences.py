@@ -1,0 +1,113 @@
+"""The wording of audit entries: who did what, in words that say what happened."""
+
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.urls import reverse
+
+from controlplane.access import actions
+from controlplane.access.actions import invitations
+from controlplane.audit import log, pages, sentences
+from controlplane.audit.entries import body_of
+from controlplane.audit.models import Entry
+from controlplane.core.actors import SYSTEM, Actor
+from controlplane.core.errors import Conflict
+from controlplane.core.ids import uuid7
+from rollout_app.actions import propose_rollout
+from tests.support import builders
+from tests.support.places import ANNA
+
+pytestmark = pytest.mark.django_db
+THIN = "\u202f"
+
+
+def said(**filters: Any) -> list[str]:
+    return [words for _, words in sentences.told(list(Entry.objects.filter(**filters).order_by("seq")))]
+
+
+@pytest.fixture
+def admin() -> User:
+    return actions.create_person("admin", actor=SYSTEM, reason="x", superuser=True, action="user.first_admin")
+
+
+def test_an_accepted_invitation_is_not_a_role_that_somebody_gave_themselves(admin: User) -> None:
+    builders.environment("staging")
+    roles = [{"environment": "staging", "role": "viewer"}, {"environment": "", "role": "editor"}]
+    _, token = invitations.invite("Rita Reviewer", actor=Actor.of_user(admin), reason="x", roles=roles)
+    actions.accept_with_password(
+        invitations.token_hash(token), username="rita", password="a long good word 7"
+    )
+    assert said(action="invitation.create") == ["admin invited Rita Reviewer"]
+    assert said(action="user.create") == ["rita accepted an invitation by admin and created an account"]
+    assert sorted(said(action="membership.grant")) == [
+        "rita accepted an invitation by admin, with the role editor in every environment",
+        "rita accepted an invitation by admin, with the role viewer in staging",
+    ]
+    assert said(action="invitation.accept") == ["rita accepted the invitation for Rita Reviewer"]
+
+
+def test_a_reason_alone_does_not_make_it_an_invitation(admin: User) -> None:
+    reason = f"boss invited them (invitation {uuid7()})."
+    actions.grant_role(admin, "viewer", "", actor=Actor.of_user(admin), reason=reason)
+    assert said(action="membership.grant") == ["admin gave a role to user admin"]
+
+
+def test_the_first_administrator(admin: User) -> None:
+    assert said(action="user.first_admin") == ["Pointsman created the first administrator: user admin"]
+
+
+def test_an_approval_that_nobody_gave_is_not_one_by_the_engine(admin: User, client: Any) -> None:
+    environment, workload = builders.environment("staging"), builders.workload("support")
+    builders.served(environment, workload)
+    candidate = builders.version(workload, rules=[])
+    rollout = propose_rollout(environment, workload, candidate, plan="standard", reason="x", actor=ANNA)
+    assert said(action="rollout.approve") == ["no approval is required for v1 → v2 of support in staging"]
+    client.force_login(admin)
+    page = client.get(reverse("console:rollout", args=[rollout.pk])).content.decode()
+    assert "No approval is required" in page
+
+
+def test_a_refused_proposal_has_no_link_to_a_rollout_that_does_not_exist(admin: User, client: Any) -> None:
+    environment, workload = builders.environment("staging"), builders.workload("support")
+    served = builders.served(environment, workload)
+    with pytest.raises(Conflict):
+        propose_rollout(environment, workload, served.baseline, plan="standard", reason="x", actor=ANNA)
+    assert said(outcome="refused") == [
+        "anna tried to propose a rollout of support in staging, and was refused"
+    ]
+    client.force_login(admin)
+    found = client.get(reverse("console:audit"), {"outcome": "refused"}).context["listed"]
+    assert [address for *_, address in found] == [""]
+    response = client.get(reverse("console:entry", args=[found[0][0].seq]))
+    assert response.context["address"] == ""
+    assert "on which the action was based" not in response.content.decode()
+    assert "Why it was refused" in response.content.decode()
+
+
+def test_each_verb_has_a_base_form() -> None:
+    bases = {sentences._base(f"{verb} it").split()[0].rstrip(",:") for verb in sentences.VERBS.values()}
+    assert bases == {
+        "abort", "accept", "activate", "add", "advance", "amend", "approve", "begin", "cancel", "change", "complete",
+        "confirm", "connect", "create", "deactivate", "disconnect", "draft", "edit", "end", "generate", "give",
+        "invite", "issue", "join", "list", "notice", "pause", "pin", "propose", "register", "rehash", "reject",
+        "remove", "request", "restore", "resume", "retire", "revert", "review", "revoke", "roll", "rotate", "save",
+        "schedule", "send", "set", "sign", "start", "stop", "switch", "take", "test", "unpin", "withdraw", "write",
+    }  # fmt: skip
+
+
+def test_shares_are_in_percent_in_readable_differences() -> None:
+    with transaction.atomic():
+        entry = log.record(
+            actor=SYSTEM,
+            action="plan.edit",
+            target=("plan", "slow"),
+            before={"stages": [{"share_pcm": 1_000}], "mirror_pcm": 0},
+            after={"stages": [{"share_pcm": 30_000}], "mirror_pcm": 500},
+        )
+    shown = pages.differences(body_of(entry))
+    text = str(shown)
+    assert "_pcm" not in text
+    assert {"path": "mirror", "kind": "changed", "before": f"0{THIN}%", "after": f"0.5{THIN}%"} in shown
+    assert f"30{THIN}%" in text.replace("\\u202f", THIN)
