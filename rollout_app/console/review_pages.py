@@ -23,7 +23,7 @@ from rollout_app.review.answers import quantiles
 from rollout_app.review.attribution import CellChange, Comparable
 from rollout_app.review.environments import (
     EnvironmentReview,
-    interval_of_the_whole,
+    figures_of_the_whole,
     model_shifts,
     review_environment,
     spend_by_time,
@@ -103,7 +103,7 @@ def _environment_context(environment: Environment, review: EnvironmentReview) ->
         "days": review.period.days,
         "now": figures(review.whole.now),
         "before": figures(review.whole.before),
-        "interval": interval_of_the_whole(review),
+        "interval": figures_of_the_whole(review),
         "spend": spend_by_time(review),
         "sentences": [
             change_sentence(

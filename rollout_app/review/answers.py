@@ -11,7 +11,7 @@ from rollout_app.engine.diagnosis import Change, PeriodComparison
 from rollout_app.engine.diagnosis.figures import total
 from rollout_app.models import Rollout
 from rollout_app.review.attribution import CellChange, Comparable, KnownEffects
-from rollout_app.review.environments import EnvironmentReview, Period, SpendPart
+from rollout_app.review.environments import EnvironmentReview, Period, SpendPart, WholeFigures
 from rollout_app.review.figures import MOST_ROWS, breakdown, figures
 from rollout_app.review.reading import grouped
 from rollout_app.review.rollouts import RolloutReview
@@ -64,12 +64,9 @@ def workload_answer(environment: Environment, workload: Workload, review: Worklo
 
 def environment_answer(
     review: EnvironmentReview,
-    interval: tuple[float | None, float | None],
+    whole: WholeFigures,
     spend: Iterable[SpendPart],
 ) -> dict[str, Any]:
-    """Return the answer. `interval`: of cost per success now."""
-    low, high = interval
-    bounds = {"cost_per_success_low_nusd": low, "cost_per_success_high_nusd": high}
     return {
         "environment": review.environment.name,
         "owner": review.owner,
@@ -78,7 +75,7 @@ def environment_answer(
         "days": review.period.days,
         "as_of": review.known.as_of,
         "known_since": review.known.first,
-        "now": figures(review.whole.now) | bounds,
+        "now": figures(review.whole.now) | whole._asdict(),
         "before": figures(review.whole.before),
         "effects": _effects(review.comparable.known(review.whole.effects)),
         "by_time": [_spent(part) for part in spend],

@@ -21,7 +21,7 @@ from policies_app.selectors import environment_for, workload_for
 from rollout_app.review import answers
 from rollout_app.review.environments import (
     MOST_DAYS_BY_DAY,
-    interval_of_the_whole,
+    figures_of_the_whole,
     review_environment,
     spend_by_owner,
     spend_by_time,
@@ -64,7 +64,7 @@ class EnvironmentReviewView(ReviewView):
         review = review_environment(place, days=_days(request), now=clock.now(), owner=owner)
         if owner is not None and not review.names:
             raise NotFound(f"No workload belongs to a team {owner[:80]!r}.")
-        answer = answers.environment_answer(review, interval_of_the_whole(review), spend_by_time(review))
+        answer = answers.environment_answer(review, figures_of_the_whole(review), spend_by_time(review))
         return self.reply(answer, as_csv=as_csv)
 
 

@@ -278,10 +278,18 @@ def _part(after: date, last: date, at: Mapping[date, _Ledger], known: Known) -> 
     return SpendPart(first, last, spend, saved, of.covered / of.cost if of.cost else 0.0)
 
 
-def interval_of_the_whole(review: EnvironmentReview) -> tuple[float | None, float | None]:
-    """Return the interval of cost per success, from the sums that include squares.
+class WholeFigures(NamedTuple):
+    """What the running sums lack: the interval of cost per success, and the cost of mirrored requests (None: none)."""
 
-    (None, None) if these cover other tasks, because a workload changed its owner in the meantime.
+    cost_per_success_low_nusd: float | None = None
+    cost_per_success_high_nusd: float | None = None
+    mirror_cost_nusd: int | None = None
+
+
+def figures_of_the_whole(review: EnvironmentReview) -> WholeFigures:
+    """Return the figures of all cells together, from the sums of the days.
+
+    All None if these cover other tasks, because a workload changed its owner in the meantime.
     """
     days = OwnerDay.objects.filter(
         environment=review.environment, day__gte=review.period.first, day__lte=review.period.last
@@ -291,4 +299,6 @@ def interval_of_the_whole(review: EnvironmentReview) -> tuple[float | None, floa
     found = days.aggregate(**columns.from_rows())
     sums = columns.as_sums([found[f"{column}_"] for column in columns.COLUMNS])
     same = (sums.tasks, sums.cost) == (review.whole.now.tasks, review.whole.now.cost)
-    return cost_interval(sums) if same else (None, None)
+    if not same:
+        return WholeFigures()
+    return WholeFigures(*cost_interval(sums), sums.mirror_cost if sums.mirrored else None)

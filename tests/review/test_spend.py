@@ -17,7 +17,7 @@ from rollout_app.review.attribution import KnownEffects
 from rollout_app.review.environments import (
     EnvironmentReview,
     SpendPart,
-    interval_of_the_whole,
+    figures_of_the_whole,
     review_environment,
     spend_by_owner,
     spend_by_time,
@@ -85,13 +85,13 @@ def test_the_interval_covers_these_tasks_or_is_missing(place: Place) -> None:
         for model, cost in (("small", 500), ("large", 1_500)):
             outcome(*place, NOW - day * DAY, tasks=200, cost=cost, model=model)
     found = review(place, 7)
-    low, high = interval_of_the_whole(found)
+    low, high, mirror_cost = figures_of_the_whole(found)
     assert low is not None and high is not None and low < (found.whole.now.cost_per_success or 0) < high
     owner = place[1].owner.name
-    assert interval_of_the_whole(review(place, 7, owner)) == (low, high)
+    assert figures_of_the_whole(review(place, 7, owner)) == (low, high, mirror_cost)
     other = builders.team("elsewhere")
     Workload.objects.filter(pk=place[1].pk).update(owner=other)
-    assert interval_of_the_whole(review(place, 7, "elsewhere")) == (None, None)
+    assert figures_of_the_whole(review(place, 7, "elsewhere")) == (None, None, None)
 
 
 def test_the_database_adds_up_what_the_outcomes_say(place: Place) -> None:
@@ -233,3 +233,18 @@ def test_the_api_says_null_for_what_is_unknown(place: Place, monkeypatch: pytest
     assert rows[0]["before_cost_nusd"] == rows[0]["effect_mix_nusd"] == ""
     assert rows[0]["now_attempts_per_task"] == "1.0"
     assert [row["spend_nusd"] for row in rows if row["level"] == "time"] == [""] * 5 + ["100000", "0"]
+
+
+def test_the_cost_of_mirrored_requests_is_apart(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    mirror = {"n": 10, "both": 10, "candidate_cost_nusd": 7_000, "baseline_cost_nusd": 9_000}
+    outcome(*place, NOW - DAY, tasks=100, cost=1_000, mirror=mirror)
+    rollups.refresh(NOW)
+    monkeypatch.setattr("rollout_app.review.api.clock.now", lambda: NOW)
+    builders.served(*place)
+    caller, path = Caller("viewer"), "environments/production/review"
+    told, one = caller("GET", path).json(), caller("GET", f"{path}/{place[1].name}").json()
+    for answer in (told, one):
+        assert (answer["now"]["cost_nusd"], answer["now"]["mirror_cost_nusd"]) == (100_000, 7_000)
+        assert answer["before"]["mirror_cost_nusd"] is None
+    rows = list(csv.DictReader(io.StringIO(caller("GET", f"{path}.csv").content.decode())))
+    assert rows[0]["now_mirror_cost_nusd"] == "7000"
