@@ -430,7 +430,7 @@ def test_it_shows_the_effect_of_a_margin_on_past_rollouts(
     client = people("maria", "editor", team=summaries.owner)
     address = reverse("console:rehearse_margin", args=["summaries", "failure"])
     page = text(client.post(address, {"enabled": "on", "margin": "1", "weight": "0.3"}))
-    assert "would not have rolled back in 0 windows" in page and "v1 → v2" in page
+    assert "no window of this rollout has closed yet" in page and "v1 → v2" in page
     asked = client.post(
         reverse("console:edit_margin", args=["summaries", "failure"]),
         {"enabled": "on", "margin": "1", "weight": "0.3", "rehearse": "1"},
@@ -451,7 +451,7 @@ def test_a_long_rollout_is_evaluated_again_only_on_request(
     assert "windows" not in text(client.get(page))
     typing = text(client.post(reverse("console:rehearse_margin", args=["summaries", "failure"]), form))
     assert "It was long" in typing and "windows" not in typing
-    assert "would not have rolled back in 0 windows" in text(client.post(page, {**form, "rehearse": "1"}))
+    assert "no window of this rollout has closed yet" in text(client.post(page, {**form, "rehearse": "1"}))
     Rollout.objects.filter(pk=rollout.pk).update(started_at=timezone.now() - timedelta(days=50))
     assert "too long to evaluate here" in text(client.post(page, {**form, "rehearse": "1"}))
 
