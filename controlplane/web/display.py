@@ -17,6 +17,8 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from pointsman.plurals import plural_of
+
 register = template.Library()
 
 NONE = "–"
@@ -156,7 +158,7 @@ def signed(text: str, value: float) -> str:
 @register.filter
 def plural(number: int, word: str) -> str:
     """3 → 3 routers"""
-    return f"{count(number)} {word if number == 1 else word + 's'}"
+    return f"{count(number)} {plural_of(number, word)}"
 
 
 @register.filter
@@ -216,7 +218,7 @@ def with_query(context: template.Context, **changes: Any) -> str:
 
 
 def _plural(word: str, number: int) -> str:
-    return f"{word}s" if word == "day" and number != 1 else word
+    return plural_of(number, word) if word == "day" else word
 
 
 def _signed(text: str, value: float | Decimal) -> str:

@@ -15,6 +15,7 @@ from controlplane.access.models import Role
 from controlplane.core import clock
 from controlplane.core.errors import InvalidInput
 from controlplane.web.pages import attempt, console_view, done, may, must, page, paginated, person, status_of
+from pointsman.plurals import counted
 from policies_app.catalogue import imports, price_files
 from policies_app.catalogue.imports import Change
 from policies_app.catalogue.usage import model_notices, used_in
@@ -114,7 +115,7 @@ def write_models(request: HttpRequest) -> HttpResponse:
     form = ImportForm(request.POST)
     written = attempt(request, form, _write)
     if written is not None:
-        return done(request, f"Imported: {written} models.", to=reverse("console:models"))
+        return done(request, f"Imported: {counted(written, 'model')}.", to=reverse("console:models"))
     return _import_page(request, {"form": PriceFileForm(), "applying": form}, status_of(form))
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from pointsman.plurals import counted
 from rollout_app.backtest.doubly_robust import CLIP, LEAST_UNITS, Value, ValueChange
 from rollout_app.backtest.drawn import Drawn
 from rollout_app.backtest.tally import Interval
@@ -17,7 +18,8 @@ def as_text(name: str, found: Drawn) -> str:
             f"{name}: no task's arm was drawn. Outcomes are known only where the policy asks the same model."
         ]
         return "\n".join([*lines, *_left_out(found)])
-    lines = [f"{name}: {found.tasks:,} tasks with a drawn arm show what it would have done."]
+    shown = counted(found.tasks, "task with a drawn arm shows", "tasks with a drawn arm show")
+    lines = [f"{name}: {shown} what it would have done."]
     if found.value is None:
         lines.append("  No arm acted as it would, so nothing is known about it.")
     else:
@@ -39,7 +41,8 @@ def as_text(name: str, found: Drawn) -> str:
 
 def _value(value: Value) -> list[str]:
     lines = [
-        f"  From {value.tasks:,} tasks of {value.units:,} units; {value.matched:,} were served as it would have, "
+        f"  From {counted(value.tasks, 'task')} of {counted(value.units, 'unit')}; "
+        f"{value.matched:,} were served as it would have, "
         f"equivalent to {value.effective_units:,.0f} units of equal weight.",
         f"  success {_share(value.success)}, {_dollars(value.cost_per_task)} dollars per task, "
         f"{_dollars(value.cost_per_success)} dollars per success",
@@ -67,7 +70,7 @@ def _change(change: ValueChange | None) -> list[str]:
 
 
 def _left_out(found: Drawn) -> list[str]:
-    lines = [f"  Left out: {count:,} tasks, {why}." for why, count in found.left_out.most_common()]
+    lines = [f"  Left out: {counted(count, 'task')}, {why}." for why, count in found.left_out.most_common()]
     if found.undrawn and found.tasks:
         lines.append(
             f"  {found.undrawn:,} further tasks were not drawn. They tell about one arm only and are not used here."

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pointsman.plurals import counted
 from rollout_app.backtest import drawn_report
 from rollout_app.backtest.curve import RouterScore
 from rollout_app.backtest.run import Backtest, Counts, Line
@@ -49,14 +50,17 @@ def as_document(result: Backtest) -> dict[str, Any]:
 
 
 def coverage(result: Backtest) -> str:
-    text = f"{result.read:,} tasks read, {result.compared:,} compared, {result.priced:,} of them with every cost known."
+    read, priced = counted(result.read, "task"), f"{result.priced:,} of them with every cost known"
+    text = f"{read} read, {result.compared:,} compared, {priced}."
     for name, counts in (("no known outcome of", result.left_out), ("no known cost of", result.unpriced)):
         if counts:
-            text += (
-                f" {', '.join(f'{count:,} have {name} {model}' for model, count in sorted(counts.items()))}."
-            )
+            lacking = (f"{counted(n, 'has', 'have')} {name} {model}" for model, n in sorted(counts.items()))
+            text += f" {', '.join(lacking)}."
     if result.unranked:
-        text += f" {result.unranked:,} have no {result.score} and are not ranked."
+        unranked = counted(
+            result.unranked, f"has no {result.score} and is", f"have no {result.score} and are"
+        )
+        text += f" {unranked} not ranked."
     return text
 
 
@@ -74,7 +78,7 @@ def agreement_text(name: str, found: Agreement) -> str:
         )
     for (asked, would), count in found.moves.most_common(10):
         lines.append(
-            f"  {count:,} tasks went to {asked or 'no model'}; the policy would ask {would}, outcome unknown."
+            f"  {counted(count, 'task')} went to {asked or 'no model'}; the policy would ask {would}, outcome unknown."
         )
     lines.append("  Nothing is projected from this: a log says nothing about models that were not asked.")
     if found.drawn is not None:

@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from controlplane.web.display import MINUS, NONE, count, money, percent
+from controlplane.web.display import MINUS, NONE, count, money, percent, plural
 from rollout_app.blast_radius.projection import Bounds, Projection
 from rollout_app.blast_radius.radius import BY_DOCUMENTS, BY_NOTHING, BY_SHADOW, BlastRadius, EndpointRadius
 
@@ -210,7 +210,7 @@ def _shares(tasks: tuple[float, float], of: float) -> str:
 
 
 def _tasks(number: float) -> str:
-    return f"{count(number)} tasks" if number >= 10 else f"{number:.1f} tasks"
+    return plural(round(number), "task") if number >= 10 else f"{number:.1f} tasks"
 
 
 def _capital(text: str) -> str:

@@ -6,7 +6,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from controlplane.core.actors import shown
-from controlplane.web.display import NONE, THIN, count, money, p_value, percent, points, share, signed, span
+from controlplane.web.display import (
+    NONE,
+    THIN,
+    count,
+    money,
+    p_value,
+    percent,
+    plural,
+    points,
+    share,
+    signed,
+    span,
+)
 from rollout_app.console.charts import IntervalPicture, interval_picture
 from rollout_app.console.kept_sums import kept_slots
 from rollout_app.engine.evidence import SHARE_ALL, MirrorSums, Stage
@@ -203,7 +215,7 @@ def _mirrors_stopped(mirror: MirrorSums) -> list[tuple[str, str]]:
         ("Mirrors without an answer", mirror.failed),
         ("Not mirrored, because mirrors failed or hung", mirror.braked),
     )
-    return [(label, f"{count(tasks)} tasks") for label, tasks in facts if tasks]
+    return [(label, plural(tasks, "task")) for label, tasks in facts if tasks]
 
 
 # --- guardrails ---------------------------------------------------------------------------------------

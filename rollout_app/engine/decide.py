@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from pointsman.plurals import plural_of
 from rollout_app.engine.evidence import FleetView, RolloutView
 from rollout_app.engine.explain import evidence_of, harm_of, outlook_of
 from rollout_app.engine.guarded import for_display
@@ -87,12 +88,13 @@ def harm_shown(rollout: RolloutView, evidence: Evidence) -> RollBack | None:
             f"{reason}. Evidence of harm: {evidence_of(judgement.log_e)} (20 is enough to roll back).",
             worst,
         )
-    telemetry = evidence.telemetry
+    telemetry, lost = evidence.telemetry, evidence.telemetry.candidate_decisions
     if missing_breach(telemetry.candidate_decisions, telemetry.candidate_outcomes):
         return RollBack(
             "telemetry",
-            f"{telemetry.candidate_decisions} tasks were assigned to the candidate and are older than the outcome "
-            "lag, but none of them has an outcome, so the candidate cannot be judged.",
+            f"{lost} {plural_of(lost, 'task was', 'tasks were')} assigned to the candidate and "
+            f"{plural_of(lost, 'is', 'are')} older than the outcome lag, but none of them has an outcome, so the "
+            "candidate cannot be judged.",
         )
     return None
 

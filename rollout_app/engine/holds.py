@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from math import sqrt
 
+from pointsman.plurals import counted, plural_of
 from rollout_app.engine.calibration import outcomes_needed
 from rollout_app.engine.evidence import (
     SHARE_ALL,
@@ -41,6 +42,7 @@ class Evidence:
     mirror: MirrorSums = MirrorSums()
     # None: the candidate has no second stage of its own, or its costs were not requested
     second_stage: SecondStageCosts | None = None
+    unpriced_models: tuple[str, ...] | None = None  # of both policies; None: not asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +118,9 @@ def _calibrating(rollout: RolloutView, reference: Reference) -> Iterator[HoldRea
     if known < needed:
         yield HoldReason(
             "calibrating",
-            f"Measuring the margins takes {needed:,} graded outcomes of the baseline; there are {known:,}.",
-            f"{needed - known:,} more graded outcomes of the baseline.",
+            f"Measuring the margins takes {needed:,} graded outcomes of the baseline; there "
+            f"{plural_of(known, 'is', 'are')} {known:,}.",
+            f"{counted(needed - known, 'more graded outcome')} of the baseline.",
         )
 
 
@@ -186,6 +189,7 @@ def _shadow(rollout: RolloutView, evidence: Evidence) -> Iterator[HoldReason]:
         min_decisions=stage.min_tasks,
         cost_margin=margins.get(Metric.COST_PER_SUCCESS),
         second_stage=evidence.second_stage,
+        unpriced_models=evidence.unpriced_models,
     )
     if sentence:
         yield HoldReason("shadow", sentence)
@@ -217,14 +221,17 @@ def _too_early(rollout: RolloutView, evidence: Evidence, now: datetime) -> Itera
     if stage.mode != "shadow" and tasks < least:
         yield HoldReason(
             "evidence",
-            f"{tasks} of {least} required candidate tasks have been judged in this stage.",
-            f"{least - tasks} more candidate tasks.",
+            f"{tasks} of {least} "
+            f"{plural_of(least, 'required candidate task has', 'required candidate tasks have')} been judged in "
+            "this stage.",
+            f"{counted(least - tasks, 'more candidate task')}.",
         )
     minutes = minutes_in_stage(rollout, now)
     if minutes < stage.min_minutes:
         yield HoldReason(
             "evidence",
-            f"{int(minutes)} of {stage.min_minutes:g} minutes in this stage have passed.",
+            f"{int(minutes)} of {stage.min_minutes:g} "
+            f"{plural_of(stage.min_minutes, 'minute in this stage has', 'minutes in this stage have')} passed.",
             f"The stage's minimum time ends in {stage.min_minutes - minutes:.1f} minutes.",
         )
 
@@ -233,7 +240,7 @@ def _fleet(fleet: FleetView) -> Iterator[HoldReason]:
     if fleet.rejected:
         names = ", ".join(fleet.rejected[:3])
         yield HoldReason(
-            "fleet", f"{len(fleet.rejected)} routers rejected the candidate's document ({names})."
+            "fleet", f"{counted(len(fleet.rejected), 'router')} rejected the candidate's document ({names})."
         )
     if not fleet.routers:
         yield HoldReason(
@@ -244,7 +251,8 @@ def _fleet(fleet: FleetView) -> Iterator[HoldReason]:
     elif fleet.applied < FLEET_SHARE * fleet.routers:
         yield HoldReason(
             "fleet",
-            f"{fleet.applied} of {fleet.routers} routers have applied this stage; {FLEET_SHARE:.0%} must.",
+            f"{fleet.applied} of {counted(fleet.routers, 'router has', 'routers have')} applied this stage; "
+            f"{FLEET_SHARE:.0%} must.",
         )
 
 

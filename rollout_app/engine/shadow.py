@@ -4,9 +4,10 @@ In shadow the candidate's decisions are not enforced, so it can do no harm and i
 gate only decides whether the rollout may go on.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pointsman.plurals import plural_of
 from rollout_app.engine.evidence import MirrorSums, ShadowSums
 from rollout_app.engine.stats.combine import LOG_SAFE
 from rollout_app.engine.stats.paired import log_e_not_worse, log_e_worse
@@ -86,14 +87,19 @@ def gate(
     min_decisions: int,
     cost_margin: float | None,
     second_stage: SecondStageCosts | None = None,
+    unpriced_models: Sequence[str] | None = None,
 ) -> str | None:
     """Return why the rollout must stay in shadow, in one sentence, or None if it may go on.
 
     second_stage  the costs of the candidate's own second stage; None if it has none, or they were not requested
+    unpriced_models  models of both policies without a price; None: not asked
     """
     report = shadow_report(shadow, MirrorSums())
     if report.decisions < max(1, min_decisions):
-        return f"{report.decisions} of {max(1, min_decisions)} required shadow decisions have been reported."
+        least = max(1, min_decisions)
+        words = plural_of(least, "required shadow decision has", "required shadow decisions have")
+        needed = f"{report.decisions} of {least} {words} been reported."
+        return needed if report.decisions else f"{needed} {_WHO_REPORTS}"
     if report.error_rate is not None and report.error_rate > MAX_ERROR_RATE:
         return (
             f"Evaluating the candidate's policy failed in {shadow.evaluation_errors} of {report.decisions} "
@@ -101,7 +107,7 @@ def gate(
         )
     if cost_margin is None:
         return None
-    sentence = _cost_gate(shadow, cost_margin)
+    sentence = _cost_gate(shadow, cost_margin, unpriced_models)
     if sentence or second_stage is None or has_whole_costs(shadow):
         return sentence
     return _second_stage_gate(second_stage, cost_margin)
@@ -134,15 +140,42 @@ def _second_stage_gate(costs: SecondStageCosts, margin: float) -> str | None:
     return None
 
 
-def _cost_gate(shadow: ShadowSums, cost_margin: float) -> str | None:
+def lacks_costs(shadow: ShadowSums) -> bool:
+    """Return whether too few decisions have a projected cost."""
+    least = PRICED_SHARE * shadow.decisions
+    if shadow.candidate_priced is None and not shadow.candidate_cost_nusd:
+        return True
+    return any(n is not None and n < least for n in (shadow.candidate_priced, shadow.baseline_priced))
+
+
+_TOKENS = (
+    "A router that reports only dollars does not tell what another model would cost: pass usage=Usage(input=…, "
+    "output=…) to record, or use a plan without a shadow stage."
+)
+_WHO_REPORTS = (
+    "Only routers with a client library or the router protocol report them, not those that use OFREP, flagd or "
+    "/router/v1/events."
+)
+
+
+def _why_unpriced(models: Sequence[str] | None) -> str:
+    if models is None:
+        return f"Either a model has no price, or routers report no tokens. {_TOKENS}"
+    if models:
+        return f"No price: {', '.join(models[:5])}{' and others' if len(models) > 5 else ''}."
+    return f"All models have prices, but routers report no tokens. {_TOKENS}"
+
+
+def _cost_gate(shadow: ShadowSums, cost_margin: float, unpriced: Sequence[str] | None) -> str | None:
     """Return why the projected costs are too high or not known, or None. An unknown cost is never within the margin."""
     if shadow.candidate_priced is None and not shadow.candidate_cost_nusd:
-        return "The candidate's projected cost is not known: no decision has one. Do its models have prices?"
+        known = "The candidate's projected cost is not known: no decision has one."
+        return f"{known} {_why_unpriced(unpriced)}"
     for arm, priced in (("candidate", shadow.candidate_priced), ("baseline", shadow.baseline_priced)):
         if priced is not None and priced < PRICED_SHARE * shadow.decisions:
             return (
-                f"The {arm}'s projected cost is not known: {priced:,} of {shadow.decisions:,} decisions have one. "
-                "Do its models have prices?"
+                f"The {arm}'s projected cost is not known: {priced:,} of {shadow.decisions:,} "
+                f"{plural_of(shadow.decisions, 'decision has', 'decisions have')} one. {_why_unpriced(unpriced)}"
             )
     candidate, baseline = shadow.candidate_cost_nusd, shadow.baseline_cost_nusd
     if candidate > baseline * (1 + cost_margin):

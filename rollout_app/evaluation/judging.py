@@ -20,12 +20,13 @@ from rollout_app.engine.evidence import ArmSums, FleetView, Late, MinuteRow, Rol
 from rollout_app.engine.guarded import for_display
 from rollout_app.engine.holds import Evidence
 from rollout_app.engine.measures.shares import expected
+from rollout_app.engine.shadow import lacks_costs
 from rollout_app.engine.stats.combine import missing_breach
 from rollout_app.engine.windows import closes_before
 from rollout_app.evaluation import evaluations
 from rollout_app.evaluation.evaluations import Evaluation, Progress, Subject, whole_rollout
 from rollout_app.evaluation.outlooks import with_outlook
-from rollout_app.evaluation.second_stage import second_stage_costs
+from rollout_app.evaluation.second_stage import second_stage_costs, unpriced_models
 from rollout_app.outcomes import baseline, minute_totals
 
 # How long to leave a rollout alone when no outcomes arrive. This delays how soon changes by time or by the
@@ -157,6 +158,9 @@ def _judge_one(
         is_new = not accumulator.failed
         again = accumulator.judge(subject.stage, forecast=False, detail=False)
         evidence = replace(evidence, judgement=again)
+        decision, forecasts = _decided(one, accumulator, view, evidence, fleet, now)
+    if isinstance(decision, Hold) and decision.reason.code == "shadow" and lacks_costs(evidence.shadow):
+        evidence = replace(evidence, unpriced_models=unpriced_models(subject.pk))
         decision, forecasts = _decided(one, accumulator, view, evidence, fleet, now)
     if isinstance(decision, Advance) and view.current.mode == "shadow":
         # Projecting the second stage reads a week of traffic, so do it only if everything else allows the

@@ -7,6 +7,7 @@ rolling_back → every counted router has applied the revision, or has been sile
 from datetime import datetime, timedelta
 
 from controlplane.core.actors import SYSTEM
+from pointsman.plurals import counted
 from policies_app.fleet.readback import Fleet, Readback, read_fleet
 from rollout_app import actions
 from rollout_app.models import Rollout
@@ -46,9 +47,11 @@ def _sentence(fleet: Fleet, readback: Readback, overdue: bool) -> str:
         if readback.lost:
             return f"No router was in touch when the rollback was made.{lost}"
         return f"No router has ever been seen, so none had to follow revision {readback.revision}."
-    counted = f"{readback.confirmed} of {readback.of} routers confirmed revision {readback.revision}"
+    confirmed = (
+        f"{readback.confirmed} of {counted(readback.of, 'router')} confirmed revision {readback.revision}"
+    )
     if readback.confirmed == readback.of:
-        return f"{counted}.{lost}"
+        return f"{confirmed}.{lost}"
     if readback.awaited and overdue:
-        return f"After 10 minutes, {counted}; missing: {', '.join(readback.stragglers)}.{lost}"
-    return f"{counted}; {', '.join(readback.silent)} fell silent.{lost}"
+        return f"After 10 minutes, {confirmed}; missing: {', '.join(readback.stragglers)}.{lost}"
+    return f"{confirmed}; {', '.join(readback.silent)} fell silent.{lost}"

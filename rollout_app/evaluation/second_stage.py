@@ -2,6 +2,8 @@
 
 from uuid import UUID
 
+from policies_app.catalogue.usage import models_of
+from policies_app.models import Model
 from rollout_app.blast_radius.projection import PolicyShape
 from rollout_app.blast_radius.radius import radius_of
 from rollout_app.engine.evidence import ShadowSums
@@ -22,6 +24,20 @@ def second_stage_costs(rollout: UUID, shadow: ShadowSums) -> SecondStageCosts | 
     if PolicyShape.of(found.candidate.document).escalates_to is None:
         return None
     return for_display("the cost with second stages", lambda: _projected(found), _UNKNOWN)
+
+
+def unpriced_models(rollout: UUID) -> tuple[str, ...] | None:
+    """Return the models of both policies whose price is not known, for the reason of a hold; None: unknown."""
+    return for_display("the models without prices", lambda: _unpriced(rollout), None)
+
+
+def _unpriced(rollout: UUID) -> tuple[str, ...]:
+    found = Rollout.objects.select_related("baseline", "candidate").get(pk=rollout)
+    names = models_of(found.baseline.document) | models_of(found.candidate.document)
+    priced = Model.objects.filter(
+        name__in=names, input_nusd_per_mtok__isnull=False, output_nusd_per_mtok__isnull=False
+    )
+    return tuple(sorted(names - set(priced.values_list("name", flat=True))))
 
 
 def _projected(rollout: Rollout) -> SecondStageCosts:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from controlplane.web.display import NONE, count, money, p_value, percent, points, share, signed
+from controlplane.web.display import NONE, count, money, p_value, percent, plural, points, share, signed
 
 Document = Mapping[str, Any]
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|<>~])")
@@ -105,7 +105,8 @@ def _shadow(shadow: Document | None) -> Iterator[str]:
         yield "Nothing was decided in shadow."
         yield ""
         return
-    yield f"- {count(shadow['decisions'])} decisions; both chose the same first model in {percent(shadow['agreement'])}"
+    decisions = plural(shadow["decisions"], "decision")
+    yield f"- {decisions}; both chose the same first model in {percent(shadow['agreement'])}"
     errors = percent(shadow["error_rate"], 2)
     yield f"- evaluation errors: {errors}"
     for model, asked in shadow["decided"]["asked"].items():
@@ -139,7 +140,7 @@ def _arm(sums: Document | None) -> str:
         return "no tasks"
     graded = sums["successes"] + sums["failures"]
     success = percent(sums["successes"] / graded) if graded else "no grade"
-    return f"{count(sums['tasks'])} tasks, success {success}"
+    return f"{plural(sums['tasks'], 'task')}, success {success}"
 
 
 def _verdicts(judgement: Document | None) -> Iterator[str]:

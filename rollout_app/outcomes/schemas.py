@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from controlplane.core.errors import InvalidInput, MalformedBody
+from pointsman.plurals import plural_of
 from pointsman.reporting import limits
 
 MOST = limits.BUCKETS  # buckets, events, or other entries in one request
@@ -345,7 +346,7 @@ def refusal(member: str, problems: Sequence[Problem]) -> InvalidInput:
     """Return the 422 that names each bad entry by its index."""
     bad = len({(problem.list, problem.index) for problem in problems})
     return InvalidInput(
-        f"{bad} of the {member} {'is' if bad == 1 else 'are'} not valid; nothing was counted.",
+        f"{bad} of the {member} {plural_of(bad, 'is', 'are')} not valid; nothing was counted.",
         [asdict(problem) for problem in problems],
     )
 

@@ -11,6 +11,7 @@ from django.db.models import Sum
 
 from pointsman import Pace, Router
 from pointsman.decision import Decision
+from pointsman.plurals import counted
 from rollout_app import recorded
 from rollout_app.backtest.sources import Source, open_tasks
 from rollout_app.backtest.tasks import Answer, Task
@@ -87,7 +88,7 @@ def playable(tasks: Iterable[Task], documents: Sequence[Mapping[str, Any]]) -> P
         elif (at := chance.randrange(of)) < MOST_PLAYED:
             kept[at] = task
     if not kept:
-        each = ", ".join(f"{model} ({count:,} tasks)" for model, count in left_out.most_common())
+        each = ", ".join(f"{model} ({counted(count, 'task')})" for model, count in left_out.most_common())
         raise ValueError(
             f"No task can be played: success or cost is not known for {each}. "
             f"The policies may choose {', '.join(named)}; "

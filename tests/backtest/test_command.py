@@ -98,7 +98,7 @@ def test_it_needs_no_catalogue_if_the_file_has_costs(
     weak, strong = "mistralai/mixtral-8x7b-instruct-v0.1", "openai/gpt-4-1106-preview"
     table = tmp_path / "t.csv"
     table.write_text(f"{weak}:success,{weak}:cost_usd,{strong}:success,{strong}:cost_usd\n1,0.1,1,0.2\n")
-    assert "1 tasks read, 1 compared, 1 of them with every cost known." in answered(
+    assert "1 task read, 1 compared, 1 of them with every cost known." in answered(
         policy, "--tasks", str(table)
     )
     assert "no such table" in capsys.readouterr().err

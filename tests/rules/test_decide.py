@@ -163,6 +163,15 @@ def test_it_holds_without_traffic() -> None:
     assert decision.outlook.startswith("The first reports of failures, cost per success")
 
 
+def test_one_minute_and_one_router_are_singular() -> None:
+    short = tuple(replace(stage, min_minutes=1) for stage in view().stages)
+    rollout = replace(view(), stages=short, stage_entered_at=NOW)
+    said = decide(rollout, evidence(GOOD), FleetView(1, 0), NOW)
+    assert isinstance(said, Hold) and said.reason.sentence == "0 of 1 minute in this stage has passed."
+    waits = decide(view(), evidence(GOOD), FleetView(1, 0), NOW)
+    assert isinstance(waits, Hold) and "0 of 1 router has applied this stage" in waits.reason.sentence
+
+
 def test_it_says_so_when_only_time_is_missing() -> None:
     rollout = replace(view(), stage_entered_at=NOW - timedelta(minutes=14, seconds=54))
     decision = decide(rollout, evidence(GOOD), FLEET, NOW)

@@ -92,3 +92,32 @@ def test_reported_costs_with_the_second_stage_are_used(whole: int | None, lets_g
     shadow = replace(CHEAP, candidate_whole=whole)
     costs = SecondStageCosts(-0.8, 0.4, 0.2)
     assert (gate(shadow, min_decisions=200, cost_margin=0.1, second_stage=costs) is None) == lets_go
+
+
+@pytest.mark.parametrize(
+    ("unpriced", "says"),
+    [
+        (("a/one",), "No price: a/one."),
+        ((), "All models have prices, but routers report no tokens."),
+        (None, "Either a model has no price, or routers report no tokens."),
+    ],
+)
+@pytest.mark.parametrize("priced", [None, 0])
+def test_it_says_why_a_projected_cost_is_not_known(
+    unpriced: tuple[str, ...] | None, says: str, priced: int | None
+) -> None:
+    shadow = ShadowSums(decisions=200, candidate_priced=priced, baseline_priced=priced and 200)
+    sentence = gate(shadow, min_decisions=200, cost_margin=0.1, unpriced_models=unpriced)
+    assert sentence is not None and says in sentence
+    assert ("usage=Usage(" in sentence) != bool(unpriced)
+
+
+def test_it_says_which_routers_report_shadow_decisions() -> None:
+    sentence = gate(ShadowSums(), min_decisions=20, cost_margin=0.1)
+    assert sentence is not None
+    assert (
+        sentence.startswith("0 of 20 required shadow decisions have been reported.") and "OFREP" in sentence
+    )
+    assert gate(ShadowSums(decisions=1), min_decisions=20, cost_margin=0.1) == (
+        "1 of 20 required shadow decisions have been reported."
+    )

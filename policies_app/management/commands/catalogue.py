@@ -8,6 +8,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from controlplane.core.actors import SYSTEM
 from controlplane.core.context import request_context
 from controlplane.core.errors import PointsmanError
+from pointsman.plurals import counted
 from policies_app.catalogue import imports, price_files
 from policies_app.catalogue.imports import Change
 
@@ -59,7 +60,7 @@ class Command(BaseCommand):
                 number = imports.apply(listed.source, changes, actor=SYSTEM, reason=reason)
         except PointsmanError as error:
             raise CommandError(f"{error.detail} Nothing was written.") from None
-        self.stdout.write(f"{number} models written.")
+        self.stdout.write(f"{counted(number, 'model')} written.")
 
 
 def _line(change: Change) -> str:

@@ -17,6 +17,7 @@ the order of `diagnose`, is returned.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pointsman.plurals import counted
 from rollout_app.engine.diagnosis.compare import Cells, Change, PeriodComparison, compare_periods
 from rollout_app.engine.diagnosis.figures import OutcomeSums, total
 from rollout_app.engine.diagnosis.models import ModelRecord, strongest
@@ -103,7 +104,9 @@ def _too_little(figures: PolicyFigures) -> Diagnosis | None:
         return Diagnosis("unknown", f"{_percent(policy.ungraded)} of the tasks have no grade.")
     if policy.graded < N_MIN:
         return Diagnosis(
-            "unknown", f"{policy.graded:,} graded tasks are too few for a diagnosis; it needs {N_MIN}."
+            "unknown",
+            f"{counted(policy.graded, 'graded task is', 'graded tasks are')} too few for a diagnosis; it needs "
+            f"{N_MIN}.",
         )
     return None
 
@@ -275,7 +278,7 @@ def _why_not(comparison: PeriodComparison) -> str:
     if comparison.covered < HIGH_SHARE and not comparison.concurrent:
         return "most tasks are on endpoints that had too little traffic then"
     if min(comparison.tasks) < N_MIN:
-        return f"{comparison.tasks[1]:,} tasks are too few"
+        return f"{counted(comparison.tasks[1], 'task is', 'tasks are')} too few"
     return "too few of its tasks have both a known cost and a grade, or they cost nothing"
 
 
@@ -367,8 +370,16 @@ def _points(difference: float) -> str:
 
 
 def _range(change: Change, places: int = 1) -> str:
-    low, high = sorted((abs(change.low), abs(change.high)))
-    return f"between {low * 100:.{places}f} and {high * 100:.{places}f} %"
+    """Add digits until the ends differ: "between 29 and 29 %" reads like an error."""
+    low, high = sorted((abs(change.low) * 100, abs(change.high) * 100))
+    while places < _MOST_PLACES and f"{low:.{places}f}" == f"{high:.{places}f}":
+        places += 1
+    if f"{low:.{places}f}" == f"{high:.{places}f}":
+        return f"both ends of the interval are {low:.1f} %"
+    return f"between {low:.{places}f} and {high:.{places}f} %"
+
+
+_MOST_PLACES = 3
 
 
 def _signed(change: Change) -> str:

@@ -26,6 +26,7 @@ from controlplane.access.actions import issue_key, revoke_key
 from controlplane.core.actors import SYSTEM, Actor
 from controlplane.core.errors import PointsmanError
 from pointsman import Router
+from pointsman.plurals import counted
 from policies_app.actions import served_assignment
 from policies_app.catalogue.usage import dollars_per_million
 from policies_app.models import Environment, PolicyVersion, Workload
@@ -117,7 +118,7 @@ class Command(BaseCommand):
                 break
         else:
             self.stdout.write(
-                f"The traffic has ended after {minutes / 60:g} hours; --hours sets a longer time."
+                f"The traffic has ended after {counted(minutes / 60, 'hour')}; --hours sets a longer time."
             )
         _read_back(rollout)
         self.stdout.write(scenario.summary(rollout))

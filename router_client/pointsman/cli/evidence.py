@@ -9,6 +9,7 @@ import typer
 
 from pointsman.cli.output import CliError, Output, Settings
 from pointsman.cli.server import path
+from pointsman.plurals import counted
 
 __all__ = ["register"]
 
@@ -85,7 +86,8 @@ def _tell_backtest(output: Output, found: dict[str, Any]) -> None:
         return
     tasks = found["tasks"]
     output.say(
-        f"{tasks['read']:,} tasks read, {tasks['compared']:,} compared, {tasks['priced']:,} with every cost known."
+        f"{counted(tasks['read'], 'task')} read, {tasks['compared']:,} compared, {tasks['priced']:,} with every "
+        "cost known."
     )
     lines = [
         *found["policies"],
@@ -153,7 +155,7 @@ def verify(context: typer.Context) -> None:
     with settings.connect() as server:
         found = server.compute("audit/verification", {}, BACKTEST_S)
     signed = f", signed up to {found['checkpoint']}" if found["checkpoint"] else ", not signed yet"
-    text = f"{found['entries']:,} entries{signed}. The log ends with {found['hash']}."
+    text = f"{counted(found['entries'], 'entry', 'entries')}{signed}. The log ends with {found['hash']}."
     if found["verified"]:
         text = f"Verified: {text}"
     else:

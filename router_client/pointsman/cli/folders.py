@@ -13,6 +13,7 @@ from pointsman.cli.desired import read_folder
 from pointsman.cli.output import CliError, Output, Settings
 from pointsman.cli.rollouts import watch_until_done
 from pointsman.cli.server import Server, path
+from pointsman.plurals import counted
 
 __all__ = ["register"]
 
@@ -126,7 +127,9 @@ def export(
         place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(content, encoding="utf-8")
-    settings.output.data({"files": sorted(files)}, f"{len(files)} files are in {folder}.")
+    settings.output.data(
+        {"files": sorted(files)}, f"{counted(len(files), 'file is', 'files are')} in {folder}."
+    )
 
 
 # Fields that the server generates; they are not part of a folder.

@@ -9,6 +9,7 @@ from django.db import connection
 
 from controlplane.audit import checkpoints, exports, notes, triggers, verification
 from controlplane.audit.models import Entry
+from pointsman.plurals import counted
 
 
 class Command(BaseCommand):
@@ -61,7 +62,7 @@ class Command(BaseCommand):
             raise CommandError("The audit log has been altered.", returncode=1)
         if not found.count:
             raise CommandError("The audit log holds no entries: nothing was verified.", returncode=2)
-        self.stdout.write(f"{found.count} entries, verified to {found.hash}.")
+        self.stdout.write(f"{counted(found.count, 'entry', 'entries')}, verified to {found.hash}.")
 
     def export(self, *, form: str, **options: Any) -> None:
         for line in exports.lines(Entry.objects.all(), form):

@@ -6,6 +6,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils.dateparse import parse_date
 
+from pointsman.plurals import counted
 from rollout_app.review import recount, rollups
 
 
@@ -31,7 +32,7 @@ class Command(BaseCommand):
         else:
             done = rollups.roll_up()
             rollups.run_on()
-        self.stdout.write(f"Rolled up {done:,} workload hours.")
+        self.stdout.write(f"Rolled up {counted(done, 'workload hour')}.")
 
     def _check(self) -> None:
         wrong = recount.differences()
