@@ -159,13 +159,8 @@ def _judge_one(
         again = accumulator.judge(subject.stage, forecast=False, detail=False)
         evidence = replace(evidence, judgement=again)
         decision, forecasts = _decided(one, accumulator, view, evidence, fleet, now)
-    if isinstance(decision, Hold) and decision.reason.code == "shadow" and lacks_costs(evidence.shadow):
-        evidence = replace(evidence, unpriced_models=unpriced_models(subject.pk))
-        decision, forecasts = _decided(one, accumulator, view, evidence, fleet, now)
-    if isinstance(decision, Advance) and view.current.mode == "shadow":
-        # Projecting the second stage reads a week of traffic, so do it only if everything else allows the
-        # advance.
-        evidence = replace(evidence, second_stage=second_stage_costs(subject.pk, evidence.shadow))
+    if more := _asked_of_shadow(subject, view, decision, evidence):
+        evidence = more
         decision, forecasts = _decided(one, accumulator, view, evidence, fleet, now)
     wake_at = _wake_at(subject, accumulator.stages[subject.stage], decision, now)
     evaluation = Evaluation(subject, decision, wake_at, broken=evidence.judgement.broken)
@@ -181,6 +176,19 @@ def _judge_one(
     if acts or (is_new and results != one.progress.results):
         for_display("the record", lambda: _record(evaluation, accumulator, evidence, acts, is_new), None)
     return evaluation
+
+
+def _asked_of_shadow(
+    subject: Subject, view: RolloutView, decision: Decision, evidence: Evidence
+) -> Evidence | None:
+    """Return the evidence with what only this decision of a shadow stage needs, or None if it needs no more."""
+    if isinstance(decision, Hold) and decision.reason.code == "shadow" and lacks_costs(evidence.shadow):
+        return replace(evidence, unpriced_models=unpriced_models(subject.pk))
+    if isinstance(decision, Advance) and view.current.mode == "shadow":
+        # Projecting the second stage reads a week of traffic, so do it only if everything else allows the
+        # advance.
+        return replace(evidence, second_stage=second_stage_costs(subject.pk, evidence.shadow))
+    return None
 
 
 def _may_rest_on_what_is_late(decision: Decision, is_new: bool) -> bool:
