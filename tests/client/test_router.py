@@ -290,11 +290,17 @@ def test_it_explains_how_to_fix_an_invalid_setup(url: str, options: dict[str, An
 
 
 @pytest.mark.parametrize(
-    "said", [("hearsay", True, None), ("satisfaction", None, None), ("downstream", None, 1.5)]
+    ("kind", "success", "score", "problem"),
+    [
+        ("hearsay", True, None, "kind must be one of"),
+        ("satisfaction", None, None, "requires success, score, or both"),
+        ("downstream", None, 1.5, "score must be between 0 and 1"),
+    ],
 )
-def test_it_refuses_empty_feedback(said: tuple[str, bool | None, float | None]) -> None:
-    kind, success, score = said
-    with pytest.raises(ValueError, match="feedback|score"):
+def test_it_refuses_invalid_feedback(
+    kind: str, success: bool | None, score: float | None, problem: str
+) -> None:
+    with pytest.raises(ValueError, match=problem):
         offline().feedback("1.x", kind, success=success, score=score)
 
 
