@@ -69,6 +69,7 @@ def pytest_configure(config: pytest.Config) -> None:
             shutil.copy(template, home / "test.sqlite3")
             settings.DATABASES["default"]["TEST"]["MIGRATE"] = False
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # a login in microseconds
+    _list_static_files_once()
 
 
 def _forget_this_machine() -> None:
@@ -78,6 +79,26 @@ def _forget_this_machine() -> None:
     for name in list(os.environ):
         if name.removesuffix("_FILE") in ours or name.upper().endswith("_PROXY") or name.startswith("AWS_"):
             del os.environ[name]
+
+
+def _list_static_files_once() -> None:
+    """Let all test clients of this process share one list of the static files.
+
+    Every `Client` loads the middleware anew, and listing 670 files took longer than most pages.
+    """
+    from whitenoise.middleware import WhiteNoiseMiddleware
+
+    middleware: Any = WhiteNoiseMiddleware
+    listing = middleware.add_files_from_finders
+    listed: dict[str, Any] = {}
+
+    def add_files_from_finders(self: Any) -> None:
+        if not listed:
+            listing(self)
+            listed.update(self.files)
+        self.files.update(listed)
+
+    middleware.add_files_from_finders = add_files_from_finders
 
 
 def _bring_postgres(config: pytest.Config) -> None:
