@@ -435,7 +435,7 @@ def test_it_shows_the_effect_of_a_margin_on_past_rollouts(
         reverse("console:edit_margin", args=["summaries", "failure"]),
         {"enabled": "on", "margin": "1", "weight": "0.3", "rehearse": "1"},
     )
-    assert "would not have rolled back" in text(asked)
+    assert "no window of this rollout has closed yet" in text(asked)
     assert not GuardrailOverride.objects.exists()
 
 
