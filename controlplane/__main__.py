@@ -2,10 +2,17 @@
 
 import os
 import sys
+from importlib.metadata import PackageNotFoundError, version
 
 
 def main() -> None:
     """Run the given command."""
+    if sys.argv[1:] == ["--version"]:
+        try:
+            print(f"pointsman-server {version('pointsman-server')}")
+        except PackageNotFoundError:
+            print("pointsman-server, not installed: run from a checkout")
+        return
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
     from django.core.management import execute_from_command_line
 

@@ -1,6 +1,7 @@
 """Register the project as a Django app, so that its commands are found, and the console as the default admin site.
 Pages then reach the site through `django.contrib.admin.site`, without importing the layers above them."""
 
+import warnings
 from functools import partial
 from typing import Any, cast
 
@@ -21,6 +22,10 @@ class ControlplaneConfig(AppConfig):
         from controlplane.core import logs, patience
         from controlplane.server import checks  # noqa: F401
 
+        if (
+            settings.WHITENOISE_USE_FINDERS
+        ):  # it serves the files of the packages, so STATIC_ROOT need not exist
+            warnings.filterwarnings("ignore", "No directory at", UserWarning)
         if settings.LOG_FORMAT == "json":
             logs.catch_the_rest()
         connection_created.connect(patience.limit)

@@ -56,7 +56,8 @@ def edit_row(
     then: Callable[[NamedRow], None] | None = None,
     kept: Mapping[str, Any] | None = None,
 ) -> NamedRow:
-    """Apply `changes` if the row is still at version `expected` (None: any), and audit the difference.
+    """Apply `changes` if the row is still at version `expected` (None: any), and audit the difference. Values that are
+    the same already change nothing.
 
     `guard` receives the locked row before the change, and may raise. `then` runs after the change but before the audit
     entry, whose lock must come last. `kept` holds further members of that entry.
@@ -75,8 +76,10 @@ def edit_row(
         before = audited_fields(fresh)
         for name, value in changes.items():
             setattr(fresh, name, value)
-        fresh.version += 1
         _validate(fresh)
+        if audited_fields(fresh) == before:
+            return fresh  # nothing changes: no new version, no entry
+        fresh.version += 1
         fresh.save(update_fields=[*changes, "version"])
         if then:
             then(fresh)

@@ -13,6 +13,7 @@ from rest_framework.response import Response
 from controlplane.access import permissions
 from controlplane.access.models import Role
 from controlplane.core.errors import InvalidInput, NotForAgents, StaleVersion
+from controlplane.web import strict
 from controlplane.web.api import REASON, ApiView
 from policies_app.selectors import environment_for, version_for, workload_for
 from rollout_app import actions, serializers, shapes
@@ -76,6 +77,7 @@ class PlanView(ApiView):
 
 class RolloutsView(ApiView):
     open_to_agents = True
+    queries = ("environment", "workload", "state")
 
     @extend_schema(
         parameters=[
@@ -293,12 +295,14 @@ class JudgementView(ApiView):
 class VerdictsView(ApiView):
     """The evaluations that changed a verdict or moved the rollout, newest first; `?evaluation=7` returns one."""
 
+    queries = ("evaluation", "look")  # `look` is the old name
+
     @extend_schema(
         parameters=[OpenApiParameter("evaluation", int)], responses=serializers.VerdictSerializer(many=True)
     )
     def get(self, request: Request, rollout: UUID) -> Response:
         rows = rollout_for(self.actor, rollout).verdicts.all()
-        for name in ("evaluation", "look"):  # `look` is the old name
+        for name in ("evaluation", "look"):
             if name in request.query_params:
                 rows = rows.filter(evaluation=_whole_number(request, name, 0, 0, 2**31 - 1))
         return self.page(rows, serializers.VerdictSerializer)
@@ -340,6 +344,8 @@ class GuardrailsView(ApiView):
 class GuardrailView(ApiView):
     """A workload's own margin and weight of one metric; with a `bound`, an absolute guardrail in addition."""
 
+    queries = ("absolute",)
+
     @extend_schema(
         parameters=[METRIC], request=serializers.GuardrailInput, responses=serializers.GuardrailSerializer
     )
@@ -354,7 +360,7 @@ class GuardrailView(ApiView):
     def delete(self, request: Request, workload: str, metric: str) -> Response:
         """Restore the default guardrail of one metric; with `absolute=true`, remove the absolute one."""
         found = workload_for(self.actor, workload, edit=True)
-        absolute = request.query_params.get("absolute") == "true"
+        absolute = strict.boolean(request.query_params, "absolute")
         actions.remove_guardrail(
             found, metric, absolute=absolute, actor=self.actor, reason=self.query_reason()
         )

@@ -85,7 +85,10 @@ class BacktestView(ApiView):
         found = workload_for(self.actor, workload)
         data = self.validated(BacktestInput)
         if ("file" in data) == ("recorded" in data):
-            raise InvalidInput("Give either `file` or `recorded`, not both.")
+            raise InvalidInput(
+                "Give either `file` or `recorded`"
+                + (", not both." if "file" in data else "; both are missing.")
+            )
         file = data.pop("file", {"name": "", "text": ""})
         documents = waiting.documents_of(found, data.pop("versions", []), data.pop("draft", ""))
         result = waiting.run(

@@ -86,6 +86,8 @@ _ENTRIES = Pages().get_paginated_response_schema({"type": "array", "items": _ENT
 
 
 class AuditView(ApiView):
+    queries = _FILTERS
+
     @extend_schema(
         operation_id="audit_list",
         parameters=[OpenApiParameter(name, str) for name in _FILTERS],
@@ -99,6 +101,8 @@ class AuditView(ApiView):
 class ExportView(ApiView):
     """Export all entries that the caller may see, oldest first, as JSON lines or CSV. `docs/verify_audit.py`
     verifies the JSON lines of a caller who sees every environment."""
+
+    queries = ("format", *_FILTERS)
 
     @extend_schema(
         operation_id="audit_export",

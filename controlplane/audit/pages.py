@@ -15,7 +15,7 @@ from controlplane.audit import exports, sentences, verification
 from controlplane.audit.entries import body_of
 from controlplane.audit.log import HEAD
 from controlplane.audit.models import Checkpoint, Entry, Head
-from controlplane.core.errors import NotFound
+from controlplane.core.errors import InvalidInput, NotFound
 from controlplane.web.display import share
 from controlplane.web.pages import console_view, must, page, paginated, person
 
@@ -56,8 +56,10 @@ class FilterForm(forms.Form):
         self.fields["action"].widget.choices = _actions(self.data.get("action", ""))
 
     def narrow(self, entries: QuerySet[Entry]) -> QuerySet[Entry]:
-        """Return the entries that match all filters. An invalid date filters nothing and shows a form error."""
+        """Return the entries that match all filters. An invalid value matches nothing and shows a form error."""
         self.full_clean()
+        if self.errors:
+            return entries.none()
         given = {name: value for name, value in self.cleaned_data.items() if value}
         lookups = {
             "action": "action__startswith",
@@ -228,7 +230,11 @@ def export(request: HttpRequest, form: str) -> HttpResponse:
     """Export the filtered list, complete and oldest first."""
     if form not in exports.FORMATS:
         raise NotFound("The log can be exported as jsonl or csv.")
-    entries = FilterForm(request.GET).narrow(visible(request)).defer(None)
+    filters = FilterForm(request.GET)
+    entries = filters.narrow(visible(request)).defer(None)
+    if filters.errors:  # an empty file would look like an empty log
+        wrong = "; ".join(f"{name}: {' '.join(map(str, found))}" for name, found in filters.errors.items())
+        raise InvalidInput(f"The filter is not valid. {wrong}")
     return cast("HttpResponse", exports.response(entries, form))
 
 

@@ -6,8 +6,10 @@
     │   ├── PolicyRefused              422     policy_invalid
     │   └── PlanRefused                422     plan_invalid
     ├── MalformedBody                  400     malformed_body
-    │   └── DuplicateKey               400     duplicate_key
+    │   ├── DuplicateKey               400     duplicate_key
+    │   └── UnknownMember              400     unknown_member         carries `problems`
     ├── MalformedAddress               400     malformed_address
+    │   └── UnknownParameter           400     unknown_parameter
     ├── Unauthenticated                401     unauthenticated
     │   ├── SignInFailed               401     sign_in_failed
     │   ├── KeyRevoked                 401     key_revoked
@@ -105,8 +107,16 @@ class DuplicateKey(MalformedBody):
     code, title = "duplicate_key", "The body contains a duplicate key"
 
 
+class UnknownMember(MalformedBody):
+    code, title = "unknown_member", "The body has an unknown member"
+
+
 class MalformedAddress(PointsmanError):
     status, code, title = 400, "malformed_address", "The address cannot be read"
+
+
+class UnknownParameter(MalformedAddress):
+    code, title = "unknown_parameter", "The address has an unknown query parameter"
 
 
 class Unauthenticated(PointsmanError):

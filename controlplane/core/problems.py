@@ -106,9 +106,18 @@ def flatten(detail: Any, path: str = "") -> list[dict[str, str]]:
         return [p for key, name in items for p in flatten(detail[key], f"{path}/{name}".strip("/"))]
     if isinstance(detail, list):
         if all(isinstance(item, str) for item in detail):
-            return [{"path": path, "message": str(item)} for item in detail]
+            return [{"path": path, "message": _plain(item)} for item in detail]
         return [p for index, item in enumerate(detail) if item for p in flatten(item, f"{path}/{index}")]
-    return [{"path": path, "message": str(detail)}]
+    return [{"path": path, "message": _plain(detail)}]
+
+
+def _plain(message: Any) -> str:
+    """Return DRF's message without a database's type name: it says "A valid biginteger is required"."""
+    return (
+        str(message)
+        .replace("valid biginteger", "valid whole number")
+        .replace("valid integer", "valid whole number")
+    )
 
 
 # --- Django's handlers -------------------------------------------------------------------------------

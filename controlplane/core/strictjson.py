@@ -106,3 +106,19 @@ def _refuse_bad_text(document: Any) -> None:
                 left += [*found, *found.values()]
             case list() as found:
                 left += found
+
+
+_KINDS = {
+    "str": "text", "int": "a whole number", "float": "a number", "bool": "true or false", "array": "a list",
+    "object": "an object", "null": "null", "datetime": "a time such as 2026-11-01T12:00:00Z",
+}  # fmt: skip
+
+
+def in_words(error: Exception) -> str:
+    """Return msgspec's message with the names of its types in words: "Expected text, got a whole number"."""
+    return re.sub(r"`([a-z]+(?: \| [a-z]+)*)`", _kinds, str(error))
+
+
+def _kinds(found: re.Match[str]) -> str:
+    kinds = found[1].split(" | ")
+    return " or ".join(_KINDS[kind] for kind in kinds) if all(kind in _KINDS for kind in kinds) else found[0]

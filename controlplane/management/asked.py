@@ -14,8 +14,13 @@ from controlplane.core.errors import PointsmanError
 
 def new_password(username: str) -> str:
     """Prompt for a password twice. Raises `CommandError` if the console would reject it."""
-    password = getpass.getpass("New password: ")
-    if getpass.getpass("Again: ") != password:
+    try:
+        password, again = getpass.getpass("New password: "), getpass.getpass("Again: ")
+    except EOFError:
+        raise CommandError(
+            "This command asks for a password, so it needs a terminal (in a container: `-it`)."
+        ) from None
+    if again != password:
         raise CommandError("The passwords do not match; nothing was changed.")
     try:
         validate_password(password, User(username=username))

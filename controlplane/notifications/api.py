@@ -17,6 +17,7 @@ from controlplane.access.permissions import Principal
 from controlplane.core.errors import InvalidInput, NotFound
 from controlplane.notifications import actions, events
 from controlplane.notifications.models import BreakGlass, Delivery, Receiver
+from controlplane.web import strict
 from controlplane.web.api import ApiView
 from controlplane.web.fields import ReasonField
 
@@ -202,6 +203,8 @@ class TestReceiverView(ReceiverBase):
 
 
 class DeliveriesView(ReceiverBase):
+    queries = ("state",)
+
     @extend_schema(parameters=[STATE], responses=DeliverySerializer(many=True))
     def get(self, request: Request, pk: UUID) -> Response:
         """List what was sent to a receiver and how it answered, newest first."""
@@ -238,6 +241,8 @@ class SendAgainView(DeliveryBase):
 
 
 class BreakGlassesView(ApiView):
+    queries = ("open",)
+
     @extend_schema(
         parameters=[OpenApiParameter("open", bool, description="only those that nobody has reviewed yet")],
         responses=BreakGlassSerializer(many=True),
@@ -245,7 +250,7 @@ class BreakGlassesView(ApiView):
     def get(self, request: Request) -> Response:
         """List the starts and changes that bypassed an approval (break-glass), with their reviewers."""
         rows = visible_break_glass(self.actor)
-        if request.query_params.get("open") == "true":
+        if strict.boolean(request.query_params, "open"):
             rows = rows.filter(reviewed_at=None)
         return self.page(rows, BreakGlassSerializer)
 

@@ -21,6 +21,7 @@ from prometheus_client.core import GaugeMetricFamily
 from controlplane.audit import log, triggers
 from controlplane.audit.models import Checkpoint, Head
 from controlplane.core import clock, figures, heartbeats, signing
+from controlplane.core.program import command
 from controlplane.core.threads import LoopThread
 from controlplane.web.replies import Reply, json_reply
 
@@ -119,7 +120,7 @@ def _database() -> str:
 def _migrations() -> str:
     executor = MigrationExecutor(connection)
     left = executor.migration_plan(executor.loader.graph.leaf_nodes())
-    return f"{len(left)} migrations are not applied: run `manage.py migrate`" if left else ""
+    return f"{len(left)} migrations are not applied: run `{command('migrate')}`" if left else ""
 
 
 def _append_only() -> str:

@@ -12,6 +12,7 @@ A view is a guard, a serializer, an action and a response:
 """
 
 import hashlib
+import inspect
 import json
 import re
 from collections.abc import Callable
@@ -46,7 +47,7 @@ from controlplane.core.errors import (
     StaleVersion,
 )
 from controlplane.core.problems import exception_handler
-from controlplane.web import refused_writes
+from controlplane.web import refused_writes, strict
 
 REASON = OpenApiParameter(
     "reason", str, description="why; kept in the audit log. Up to 2,000 characters"
@@ -84,6 +85,15 @@ class Pages(CursorPagination):
         name, meta = ordering.lstrip("-"), rows.model._meta
         pages.field = meta.pk if name == "pk" else meta.get_field(name)
         return pages
+
+    def get_page_size(self, request: Request) -> int:
+        """Return `limit`. Raise `InvalidInput` unless it is a whole number from 1 to 200."""
+        text = request.query_params.get("limit", str(self.page_size))
+        if not (text.isascii() and text.isdigit() and len(text) < 4 and 1 <= int(text) <= self.max_page_size):
+            raise InvalidInput(
+                f"limit must be a whole number from 1 to {self.max_page_size}, not {text[:40]!r}."
+            )
+        return int(text)
 
     def decode_cursor(self, request: Request) -> Any:
         """Return the cursor. Raise `NotFound` for one we did not issue: its position is used as a field value in a
@@ -125,6 +135,8 @@ class ApiView(APIView):
     shown_once: ClassVar[tuple[str, ...]] = ()
     # Whether a key with the scope `agent` may write here. New views must opt in.
     open_to_agents: ClassVar[bool] = False
+    # Query parameters of GET and DELETE. `limit`, `cursor` and `reason` are known without being listed.
+    queries: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -138,8 +150,18 @@ class ApiView(APIView):
                 "An agent's key may read, check, propose, pause and roll back. Only a person may do this."
             )
         permissions.require_role(self.actor, Role.VIEWER, permissions.ANYWHERE)
+        strict.refuse_unknown_parameters(request.query_params, self._known_queries())
         if int(request.META.get("CONTENT_LENGTH") or 0) > self.most_bytes:
             raise BodyTooLarge(f"The body is too large; the limit is {self.most_bytes:,} bytes.")
+
+    def _known_queries(self) -> set[str]:
+        """Return the names of the query parameters that the handler of this request reads."""
+        method = str(self.request.method)
+        handler: Any = inspect.unwrap(getattr(self, method.lower(), self.http_method_not_allowed))
+        read = handler.__code__.co_names
+        known = set(self.queries) if method in ("GET", "HEAD", "DELETE") else set()
+        known |= {"limit", "cursor"} if "page" in read else set()
+        return known | ({"reason"} if "query_reason" in read else set())
 
     def get_exception_handler(self) -> Callable[[Exception, dict[str, Any]], Response | None]:
         return exception_handler
@@ -171,8 +193,10 @@ class ApiView(APIView):
         permissions.require_role(self.actor, role, environment, workload=workload)
 
     def validated(self, serializer: type[BaseSerializer[Any]], **options: Any) -> dict[str, Any]:
-        """Validate the body with a serializer. Unknown members are ignored; invalid ones are listed in a 422."""
+        """Validate the body with a serializer. Unknown members are listed in a 400, invalid ones in a
+        422."""
         checked = serializer(data=self.request.data, **options)
+        strict.refuse_unknown_members(checked, self.request.data)
         checked.is_valid(raise_exception=True)
         return cast("dict[str, Any]", checked.validated_data)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from django.core.exceptions import FieldDoesNotExist
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from drf_spectacular.hooks import postprocess_schema_enums
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import OpenApiParameter
 from rest_framework import serializers
@@ -19,7 +20,7 @@ IDEMPOTENCY_KEY = OpenApiParameter(
     description="repeating the same key and body within a day returns the first answer, and nothing is done twice",
 )
 _PROBLEMS = {
-    400: "The address or the body cannot be read.",
+    400: "The address or the body cannot be read, or has a name that is unknown here.",
     401: "No valid credential: it is missing, unknown, expired or revoked.",
     403: "The caller may not do this; `code` and `detail` say which role or rule is missing.",
     404: "It does not exist, or the caller may not see it.",
@@ -164,6 +165,37 @@ def _say_what_may_be_missing(field: Any) -> None:
         field.allow_null = True
     if getattr(column, "blank", False) and hasattr(field, "allow_blank"):
         field.allow_blank = True
+
+
+def finished(result: dict[str, Any], generator: Any, **options: Any) -> dict[str, Any]:
+    """Name the enumerations, and say `additionalProperties: false` in each schema that only request bodies use.
+    Answers may get new members."""
+    result = postprocess_schema_enums(result, generator, **options)  # type: ignore[no-untyped-call]
+    schemas = result["components"]["schemas"]
+    operations = [one for methods in result["paths"].values() for one in methods.values()]
+    asked = _reached([one.get("requestBody") for one in operations], schemas)
+    answered = _reached([one["responses"] for one in operations], schemas)
+    for name in asked - answered:
+        if schemas[name].get("type") == "object":
+            schemas[name]["additionalProperties"] = False
+    return result
+
+
+def _reached(start: Any, schemas: dict[str, Any]) -> set[str]:
+    """Return the names of the schemas that are referred to, directly or by one of these."""
+    found: set[str] = set()
+    waiting = [start]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, list):
+            waiting.extend(part)
+        elif isinstance(part, dict):
+            waiting.extend(part.values())
+            name = str(part.get("$ref", "")).rpartition("/")[2]
+            if name and name not in found:
+                found.add(name)
+                waiting.append(schemas.get(name))
+    return found
 
 
 class AdminKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]

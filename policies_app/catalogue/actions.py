@@ -28,8 +28,10 @@ def edit_model(
         _note_prices(fresh, actor)
         republish_prices(fresh)
 
-    then = publish if _PRICE_FIELDS & changes.keys() else None
-    if then:
+    priced = _PRICE_FIELDS & changes.keys()
+    then = publish if priced else None
+    # `model` may hold the new values already (a form's instance), so compare with the stored ones.
+    if priced and not Model.objects.filter(pk=model.pk, **{name: changes[name] for name in priced}).exists():
         changes.setdefault("price_source", "")  # set by a person, so that an import keeps it
     return edit_row(model, "model.edit", changes, expected=expected, actor=actor, reason=reason, then=then)
 

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from controlplane.core import strictjson
 from controlplane.core.errors import InvalidInput, MalformedBody
 
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=2_000)]
@@ -30,7 +31,7 @@ def read_ack(body: bytes) -> Ack:
     try:
         ack = _decode(body)
     except msgspec.ValidationError as error:
-        raise InvalidInput(f"The ack is not valid: {error}.") from None
+        raise InvalidInput(f"The ack is not valid: {strictjson.in_words(error)}.") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise MalformedBody(f"The body is not JSON: {error}.") from None
     if ack.state == "applied" and ack.revision is None:

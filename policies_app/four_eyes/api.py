@@ -69,6 +69,8 @@ class FourEyesOffInput(DecisionInput):
 class ChangeRequestsView(ApiView):
     """List changes that wait or waited for a second person."""
 
+    queries = ("state",)
+
     @extend_schema(
         parameters=[
             OpenApiParameter(

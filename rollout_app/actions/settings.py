@@ -46,6 +46,8 @@ def edit_plan(
         before = _plan_values(plan)
         plan.stages = plan.stages if stages is None else plans.check(stages)
         plan.description = plan.description if description is None else description
+        if _plan_values(plan) == before:
+            return plan
         plan.version += 1
         plan.save(update_fields=["stages", "description", "version"])
         log.record(
@@ -103,6 +105,8 @@ def set_guardrail(
             reasons.demand(actor, reason, f"This weakens the guardrail on {Metric(metric).spec.phrase}")
         before = _override_values(row) if row.pk else None
         row.enabled, row.margin, row.weight, row.bound = enabled, margin, weight, bound
+        if before == _override_values(row):
+            return row
         row.version += 1
         row.save()
         _record_override(row, "guardrail.set", before, _override_values(row), actor, reason)

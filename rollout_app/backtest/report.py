@@ -9,7 +9,7 @@ from rollout_app.backtest.curve import RouterScore
 from rollout_app.backtest.run import Backtest, Counts, Line
 from rollout_app.backtest.single_log import Agreement
 from rollout_app.backtest.tally import Interval
-from rollout_app.backtest.threshold import cheapest_within
+from rollout_app.backtest.threshold import cheapest_within, is_sure, of_unknown_cost
 
 NUSD = 10**9
 
@@ -146,9 +146,9 @@ def sentences(line: Line, result: Backtest) -> list[str]:
     """Return the conclusions. A saving is claimed only if its interval excludes zero."""
     saving, found = line.saving, []
     if saving.value is None:
-        found.append(f"{line.name}: its cost per success is unknown ({_why_no_cost(line)}).")
+        found.append(f"{line.name}: {_why_no_saving(line, result)}.")
     elif saving.low is None or saving.high is None:
-        found.append(f"{line.name}: too few tasks for an interval of its saving.")
+        found.append(f"{line.name}: too few tasks to say what it saves.")
     elif saving.low > 0:
         found.append(
             f"{line.name} saves {_range(saving)} of the cost per success of always asking {result.strong}."
@@ -184,12 +184,15 @@ def sentences(line: Line, result: Backtest) -> list[str]:
     return found
 
 
-def _why_no_cost(line: Line) -> str:
-    return (
-        "no task has all costs"
-        if not line.totals.priced
-        else "nothing succeeded, or the strong model is free"
-    )
+def _why_no_saving(line: Line, result: Backtest) -> str:
+    if not line.totals.priced:
+        return "its cost per success is unknown, because no task has all costs"
+    if line.cost_per_success.value is None:
+        return "its cost per success is unknown, because nothing succeeded"
+    strong = next(one for one in result.models if one.name == result.strong)
+    if strong.cost_per_success.value is None:
+        return f"no saving can be computed, because {result.strong} never succeeded"
+    return f"no saving can be computed, because {result.strong} is free"
 
 
 def _scores(scores: Mapping[str, RouterScore]) -> str:
@@ -202,9 +205,13 @@ def _scores(scores: Mapping[str, RouterScore]) -> str:
 
 def _against_bar(result: Backtest, bar: float) -> str:
     best = cheapest_within(result, bar)
+    if best is None and (others := of_unknown_cost(result, bar)):
+        return (
+            f"{', '.join(others)}: the bar of {_percent(bar, 1)} is met, but the cost per success is unknown."
+        )
     if best is None:
         return f"None of them meets the bar of {_percent(bar, 1)}."
-    sure = best.accuracy.low is not None and best.accuracy.low >= bar
+    sure = is_sure(best, bar)
     return (
         f"The cheapest that meets the bar of {_percent(bar, 1)}: {best.name} "
         f"({_percent(best.accuracy.value, 2)} right, {_dollars(best.cost_per_success.value)} per success)"

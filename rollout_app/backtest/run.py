@@ -15,7 +15,17 @@ from pointsman.evaluate import CompiledPolicy
 from pointsman.reporting.histogram import Histogram
 from rollout_app.backtest.curve import Point, RouterScore, aiq, by_score, hull, mixed, pgr, random_router
 from rollout_app.backtest.follow import Followed, Unrecorded, follow
-from rollout_app.backtest.tally import GROUPS, Interval, Resamples, Tally, TaskSums, intervals
+from rollout_app.backtest.tally import (
+    GROUPS,
+    Interval,
+    Resamples,
+    Tally,
+    TaskSums,
+    intervals,
+    of_costs,
+    of_difference,
+    of_share,
+)
 from rollout_app.backtest.tasks import Answer, Task
 
 MAX_POLICIES = 101  # a sweep of one threshold in steps of a hundredth
@@ -227,19 +237,20 @@ class Run:
         accuracy, per_task, per_success, saving, change = intervals(
             [tally, other], [_accuracy, _per_task, _per_success, _saving, _change], self.resamples
         )
-        low, high = self.singles[weak].totals().accuracy, other.totals().accuracy
+        mine, theirs = tally.totals(), other.totals()
+        low, high = self.singles[weak].totals().accuracy, theirs.accuracy
         gap = None
         if accuracy.value is not None and low is not None and high is not None:
             gap = pgr(accuracy.value, low, high)
         mix = mixed(frontier, per_task.value) if per_task.value is not None else None
         return Line(
             name,
-            tally.totals(),
-            accuracy,
+            mine,
+            of_share(accuracy, mine),
             per_task,
-            per_success,
-            saving,
-            change,
+            of_costs(per_success, mine),
+            of_costs(saving, mine, theirs),
+            of_difference(change, mine, theirs),
             mix,
             gap,
             self.counts.get(name),
@@ -274,6 +285,10 @@ def backtest(
         run.add(task)
     if not run.compared:
         raise ValueError(_nothing(run))
+    if score is not None and not run.scores:
+        raise ValueError(
+            f"No task has the score {score[:80]!r}: name a request input with a number, or <model>:confidence."
+        )
     weakest = next(iter(policies.values()))
     return run.result(weakest.models[weakest.weakest][0])
 

@@ -15,7 +15,7 @@ from rollout_app.backtest.drawn import Documents, Drawn, study
 from rollout_app.backtest.follow import Unrecorded, follow
 from rollout_app.backtest.readers.task_log import LoggedTask
 from rollout_app.backtest.sources import Source, open_task_log, open_tasks
-from rollout_app.backtest.tally import GROUPS, Interval, Tally, intervals
+from rollout_app.backtest.tally import GROUPS, Interval, Tally, intervals, of_costs, of_share
 from rollout_app.backtest.tasks import Task
 
 _MOST_MOVES = 1_000  # counted separately; a damaged log could have a new model in each line
@@ -64,9 +64,11 @@ class LogComparison:
 
     def result(self) -> Agreement:
         found = self._found
-        found.accuracy, found.cost_per_success = intervals(
+        accuracy, per_success = intervals(
             [self._tally], [lambda sums: sums[0].accuracy, lambda sums: sums[0].cost_per_success]
         )
+        sums = self._tally.totals()
+        found.accuracy, found.cost_per_success = of_share(accuracy, sums), of_costs(per_success, sums)
         return found
 
 

@@ -97,11 +97,11 @@ def _mapping(path: str) -> TableMapping | None:
         if error.problems[0].code == "wrong_type":
             document = {}
         else:
-            raise ValueError(f"{path} is not valid YAML for a mapping: {error}") from None
+            raise ValueError(f"{Path(path).name} is not valid YAML for a mapping: {error}") from None
     try:
         return read_mapping(document)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{Path(path).name}: {error}") from None
 
 
 def _reader(source: Source) -> Callable[[], Any]:

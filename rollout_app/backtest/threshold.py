@@ -68,6 +68,22 @@ def cheapest_within(result: Backtest, bar: float) -> Line | None:
     return min(within, key=lambda line: line.cost_per_success.value or 0.0, default=None)
 
 
+def of_unknown_cost(result: Backtest, bar: float) -> list[str]:
+    """Return the policies that meet the bar and whose cost per success is unknown."""
+    return [
+        line.name
+        for line in result.policies
+        if line.cost_per_success.value is None
+        and line.accuracy.value is not None
+        and line.accuracy.value >= bar
+    ]
+
+
+def is_sure(line: Line, bar: float) -> bool:
+    """Return whether the interval of its accuracy is above the bar too."""
+    return line.accuracy.low is not None and line.accuracy.low >= bar
+
+
 def _condition(document: Mapping[str, Any], place: str) -> str:
     if place == "escalate":
         condition = document.get("escalate", {}).get("when")

@@ -26,6 +26,8 @@ class RolloutRadiusView(ApiView):
 class CandidateRadiusView(ApiView):
     """What a rollout of version `candidate` would move, compared with what is served now. Does not propose anything."""
 
+    queries = ("candidate",)
+
     @extend_schema(
         parameters=[OpenApiParameter("candidate", int, required=True)], responses=OpenApiTypes.OBJECT
     )

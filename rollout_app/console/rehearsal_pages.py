@@ -17,7 +17,7 @@ from rollout_app.backtest import report
 from rollout_app.backtest.run import Backtest, Line
 from rollout_app.backtest.sources import LOGS
 from rollout_app.backtest.tasks import Task
-from rollout_app.backtest.threshold import cheapest_within
+from rollout_app.backtest.threshold import cheapest_within, is_sure, of_unknown_cost
 from rollout_app.outcomes import sampled_inputs
 from rollout_app.rehearsal import sampled, waiting
 from rollout_app.rehearsal.scenario import RECORDED
@@ -135,7 +135,8 @@ class BacktestForm(TasksForm):
     def clean(self) -> dict[str, Any]:
         data = super().clean()
         if not self.errors and bool(data.get("file")) == bool(data.get("recorded")):
-            raise forms.ValidationError("Choose a file or included tasks, but not both.")
+            both = " You chose both." if data.get("file") else " You chose neither."
+            raise forms.ValidationError("Choose a file or included tasks." + both)
         return data
 
 
@@ -321,7 +322,8 @@ def _shown(result: Backtest, bar: float) -> dict[str, Any]:
         ],
         "bar": bar,
         "best": best,
-        "best_is_sure": best is not None and best.accuracy.low is not None and best.accuracy.low >= bar,
+        "best_is_sure": best is not None and is_sure(best, bar),
+        "of_unknown_cost": of_unknown_cost(result, bar),
         "lines": [
             *((line, line.name, _asked_first(line)) for line in result.policies),
             *((line, f"always {line.name}", []) for line in result.models),

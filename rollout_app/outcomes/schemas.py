@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 from msgspec import Meta, Struct
 
+from controlplane.core import strictjson
 from controlplane.core.errors import InvalidInput, MalformedBody
 from pointsman.plurals import plural_of
 from pointsman.reporting import limits
@@ -320,7 +321,7 @@ def _read(body: bytes, shape: type, raw: type, entries: Mapping[str, type]) -> A
             raise (
                 refusal(next(iter(entries)), problems)
                 if problems
-                else InvalidInput(f"The body is not valid: {error}.")
+                else InvalidInput(f"The body is not valid: {strictjson.in_words(error)}.")
             ) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedBody(f"The body is not JSON: {error}.") from None
@@ -330,14 +331,14 @@ def _piecewise(body: bytes, raw: type, entries: Mapping[str, type]) -> list[Prob
     try:
         whole = _decoders[raw].decode(body)
     except msgspec.ValidationError as error:
-        raise InvalidInput(f"The body is not valid: {error}.") from None
+        raise InvalidInput(f"The body is not valid: {strictjson.in_words(error)}.") from None
     problems = []
     for member, item in entries.items():
         for index, piece in enumerate(getattr(whole, member)):
             try:
                 _decoders[item].decode(piece)
             except msgspec.DecodeError as error:
-                message, _, path = str(error).partition(" - at `$")
+                message, _, path = strictjson.in_words(error).partition(" - at `$")
                 problems.append(Problem(index, path.strip(".`"), message, member))
     return problems
 

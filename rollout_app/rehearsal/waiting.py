@@ -4,6 +4,7 @@ The size and work of a backtest are limited here, so that it does not delay othe
 limits.
 """
 
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -31,6 +32,7 @@ MOST_WORK = 60_000  # tasks × policies: a few seconds
 MOST_COMPARED = 5  # versions in one comparison
 # No compressed files: 4 MiB could expand to gigabytes.
 ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
+_PLAIN_NAME = re.compile(r"\w[\w .()+-]{0,99}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,9 @@ def _source(asked: Asked, stack: ExitStack) -> Source:
             f"The file's name must end in one of {', '.join(ENDINGS)}, not {ending or 'nothing'!r}."
         )
     home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="backtest-")))
-    tasks, mapping = home / f"tasks{ending}", home / "mapping.yaml"
+    # Errors name the file, so it keeps the name that the person gave it, unless a path could not hold it.
+    named = Path(asked.file_name).name if _PLAIN_NAME.fullmatch(asked.file_name) else f"tasks{ending}"
+    tasks, mapping = home / named, home / "the mapping"
     tasks.write_bytes(asked.content)
     mapping.write_text(asked.mapping, encoding="utf-8")
     return Source(

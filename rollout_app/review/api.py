@@ -54,6 +54,8 @@ class ReviewView(ApiView):
 class EnvironmentReviewView(ReviewView):
     """Cost, success and route mix of all workloads, by owner, workload and endpoint, largest change first."""
 
+    queries = ("days", "owner")
+
     @extend_schema(
         parameters=[_DAYS, OpenApiParameter("owner", str, description="Only the workloads of this team.")],
         responses=OpenApiTypes.OBJECT,
@@ -73,6 +75,7 @@ class SpendView(ReviewView):
 
     table = staticmethod(answers.spend_table)
     file_name = "spend.csv"
+    queries = ("days", "by", "owner")
 
     @extend_schema(
         parameters=[
@@ -96,6 +99,8 @@ class SpendView(ReviewView):
 
 class WorkloadReviewView(ReviewView):
     """One workload now and before: diagnosis, changes with intervals, by endpoint, model, arm, version and rule."""
+
+    queries = ("days",)
 
     @extend_schema(parameters=[_DAYS], responses=OpenApiTypes.OBJECT)
     def get(

@@ -293,10 +293,14 @@ class Decision:
             account.id = self.token.encode()
         return account.id
 
+    @property
+    def is_recorded(self) -> bool:
+        """Whether the task was recorded: an outcome counts once."""
+        return self._account is not None and self._account.recorded is not None
+
     def recorded_as(self, success: bool | None, cost_nusd: int | None) -> None:
         """Note how the task was recorded, for later tokens."""
-        account = self._its_account
-        account.recorded, account.id = (success, cost_nusd), None
+        self._its_account.recorded, self._its_account.id = (success, cost_nusd), None
 
     # What became of it
 

@@ -241,7 +241,8 @@ class Router:
         mirror_error: str | None = None,
         mirror_latency_ms: float | None = None,
     ) -> None:
-        """Record the outcome of a task, once, at its end. Never raises, never waits.
+        """Record the outcome of a task, once, at its end. Never raises, never waits. A further record of the same
+        decision is ignored, logged once and counted, so that a `finally` may record an error.
 
         success     None if it was not graded (yet; `feedback` may grade it later)
         quality, confidence   0 … 1
@@ -259,6 +260,12 @@ class Router:
             shadow_cost_nusd, mirror_success, mirror_cost_nusd, mirror_error, mirror_latency_ms,
         )  # fmt: skip
         try:
+            if decision.is_recorded:
+                if not self._count.outcomes_repeated.hit():
+                    log.warning(
+                        "a decision was recorded twice; the second outcome and further ones are only counted"
+                    )
+                return
             self._record(decision, given)
         except Exception:  # The caller's request must not fail because its outcome could not be recorded.
             if not self._count.outcomes_invalid.hit():
@@ -471,6 +478,7 @@ class _Counts:
         self.evaluation_errors = Counter()
         self.unit_missing = Counter()
         self.outcomes_invalid = Counter()
+        self.outcomes_repeated = Counter()
         self.outcomes_without_policy = Counter()
         self.figures_invalid = Counter()
         self.mirrors_failed = Counter()

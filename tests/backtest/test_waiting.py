@@ -81,7 +81,7 @@ def test_fields_with_values_or_errors_are_not_folded(
 @pytest.mark.parametrize(
     ("posted", "said"),
     [
-        ({"versions": ["1"]}, "Choose a file or included tasks, but not both."),
+        ({"versions": ["1"]}, "Choose a file or included tasks. You chose neither."),
         ({"recorded": "gsm8k", "draft": " "}, "Choose a version, or write a draft."),
         ({"versions": ["1"], "recorded": "gsm8k"}, "1,307 have no known outcome of"),
         ({"draft": "format: [", "recorded": "gsm8k"}, "The draft is not valid"),
@@ -148,7 +148,9 @@ def test_the_api_returns_the_same(workload: Workload) -> None:
     huge = {"name": "tasks.csv", "text": "x" * waiting.MOST_BYTES}
     assert caller("POST", path, {"versions": [1], "file": huge}).status_code == 413
     neither = caller("POST", path, {"versions": [1]})
-    assert (neither.status_code, "not both" in neither.json()["detail"]) == (422, True)
+    assert (neither.status_code, "both are missing" in neither.json()["detail"]) == (422, True)
+    unread = caller("POST", path, {"versions": [1], "file": {"name": "support may.csv", "text": "a,b\n1\n"}})
+    assert unread.json()["detail"].startswith("support may.csv can't be read")
     decided = caller(
         "POST", f"workloads/{workload.name}/decide", {"versions": [1], "request": {"prompt_tokens": 9_000}}
     )

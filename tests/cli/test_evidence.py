@@ -46,6 +46,16 @@ def test_a_pipeline_can_compare_a_version_with_a_bar(run: Run, workload: Workloa
     assert run("backtest", workload.name, "1", "--tasks", tasks, "--bar", "1")[0] == 1
 
 
+def test_a_bar_that_a_few_tasks_reach_is_met_with_a_caveat(
+    run: Run, workload: Workload, tmp_path: Path
+) -> None:
+    file = tmp_path / "few.csv"
+    file.write_text(HEADER + "100,1,0.001,1,0.01\n" * 5)
+    code, said, _ = run("backtest", workload.name, "1", "--tasks", file, "--bar", "0.9")
+    assert (code, "more tasks are needed to be sure" in said) == (0, True)
+    assert f"saving against {SMALL}" in said or f"saving against {LARGE}" in said
+
+
 def test_a_draft_can_be_backtested(run: Run, workload: Workload, tasks: Path, tmp_path: Path) -> None:
     draft = tmp_path / "draft.json"
     document = workload.versions.get(number=1).document

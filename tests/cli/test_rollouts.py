@@ -49,6 +49,8 @@ def test_the_evidence_report_is_written(run: Run, assignment: Assignment, tmp_pa
     assert run("rollout", "report", rollout.pk, "--to", file)[0] == 0
     assert file.read_text().splitlines()[0] == said.splitlines()[0]
     assert isinstance(json.loads(run("--json", "rollout", "report", rollout.pk)[1]), dict)
+    for command in (("report", rollout.pk, "--json"), ("rollout", "report", rollout.pk, "--json")):
+        assert isinstance(json.loads(run(*command)[1]), dict), command
     assert run("rollout", "report", "01a229c3-0000-7000-8000-000000000000")[0] == 2
 
 

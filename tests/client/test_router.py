@@ -189,6 +189,22 @@ def test_it_omits_and_counts_an_invalid_figure(plane: FakeControlPlane, figures:
     assert bucket["cost_nusd"]["n"] == bucket["quality"]["n"] == bucket["confidence"]["n"] == 0
 
 
+def test_a_task_that_is_recorded_twice_counts_once(
+    plane: FakeControlPlane, caplog: pytest.LogCaptureFixture
+) -> None:
+    with steady(plane) as router:
+        decision = router.decide("summaries")
+        router.record(decision, success=True, cost_nusd=1_000)
+        told = decision.decision_id
+        for _ in range(3):
+            router.record(decision, success=False, cost_nusd=9_000, error="timeout")
+        assert router.status()["outcomes_repeated"] == 3
+        assert decision.decision_id == told, "later feedback still belongs to the first outcome"
+    bucket = only(plane)
+    assert (bucket["tasks"], bucket["cost_nusd"]["sum"]) == (1, 1_000)
+    assert sum("recorded twice" in one.message for one in caplog.records) == 1
+
+
 def test_it_counts_an_unreadable_outcome() -> None:
     router = offline()
     router.record("not a decision", success=True)  # type: ignore[arg-type]

@@ -64,6 +64,12 @@ def test_an_invalid_date_is_named(people: People) -> None:
     response = people("tom", "viewer").get(LIST, {"since": "yesterday"})
     assert response.status_code == 200
     assert "Enter a valid date" in text(response)
+    assert "The filter is not valid" in text(response)
+    assert not listed(response), "an invalid filter once listed the whole log"
+    assert (
+        people("tom", "viewer").get(reverse("console:audit_export", args=["csv"]), {"since": "x"}).status_code
+        == 422
+    )
 
 
 def test_it_hides_entries_of_other_environments(people: People, summaries: Workload) -> None:

@@ -43,7 +43,7 @@ def test_a_forged_cursor_is_a_404() -> None:
             continue
         path = f"/api/v1/{row.request(made)[0]}"
         first = caller.client.get(path)
-        if first["Content-Type"] != "application/json" or "items" not in first.json():
+        if first["Content-Type"] != "application/json" or "next" not in first.json():
             continue
         seen.add(row.template)
         for cursor in CURSORS:

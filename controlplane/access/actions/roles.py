@@ -126,6 +126,8 @@ def set_team_members(team: Team, members: Sequence[User], *, actor: Actor, reaso
     with transaction.atomic():
         team = Team.objects.select_for_update().get(pk=team.pk)
         before = team_fields(team)
+        if {member.pk for member in members} == set(team.members.values_list("pk", flat=True)):
+            return team
         team.members.set(members)
         log.record(
             actor=actor,

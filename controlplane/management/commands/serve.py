@@ -12,6 +12,7 @@ from django.db.migrations.executor import MigrationExecutor
 
 from controlplane.audit.management import key_changes
 from controlplane.core.context import request_context
+from controlplane.core.program import command
 from controlplane.server import process
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,10 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         host, port, workers = options["host"], options["port"], options["workers"]
+        if not 0 <= port <= 65_535:
+            raise CommandError(f"A port is a number from 0 to 65535, not {port}.")
+        if workers < 1:
+            raise CommandError(f"Serve with 1 or more workers, not {workers}.")
         if workers > 1 and settings.DATABASES["default"]["ENGINE"].endswith("sqlite3"):
             raise CommandError(
                 "SQLite allows one writer: serve with one worker, or set DATABASE_URL to a PostgreSQL database."
@@ -55,10 +60,6 @@ def _notice_other_keys() -> None:
             logger.warning("the signing keys changed; see the audit log")
 
 
-def _migrate() -> str:
-    return f"{'pointsman-server' if settings.FROM_WHEEL else 'manage.py'} migrate"
-
-
 def _refuse_unmigrated() -> None:
     """Refuse to start with missing migrations: one sentence instead of a traceback for each thread.
 
@@ -71,5 +72,6 @@ def _refuse_unmigrated() -> None:
         return
     if left:
         raise CommandError(
-            f"The database is not up to date: {len(left)} migrations have not been applied. Run `{_migrate()}` first."
+            f"The database is not up to date: {len(left)} migrations have not been applied. "
+            f"Run `{command('migrate')}` first."
         )

@@ -7,6 +7,7 @@ from django.core.management.base import BaseCommand
 from controlplane.access import first_admin
 from controlplane.core.actors import SYSTEM
 from controlplane.core.context import request_context
+from controlplane.core.program import command
 from policies_app import actions
 from policies_app.models import Environment
 
@@ -28,7 +29,7 @@ class Command(BaseCommand):
         if made:
             self.stdout.write(f"Environments: {', '.join(made)}")
         self.stdout.write(
-            "Next: `manage.py keys create router my-router --environment staging` prints a router's key;\n"
+            f"Next: `{command('keys create router my-router --environment staging')}` prints a router's key;\n"
             "the console is at /console/, the API at /api/v1/schema."
         )
 

@@ -3,10 +3,9 @@
 import math
 from dataclasses import dataclass
 
-from rollout_app.backtest.tally import Interval
+from rollout_app.backtest.tally import FEW, Interval, wilson
 
 LEAST_UNITS = 20  # effective units; with fewer there is no interval
-FEW = 10  # successes or failures; with fewer the interval is Wilson's with continuity correction
 _Z = 1.959963984540054  # 95 %
 
 
@@ -90,17 +89,9 @@ def of_share(mean: EstimatedMean | None) -> Interval:
     if n < LEAST_UNITS:
         return Interval(value)
     if mean.rare < FEW or not 0 < mean.value < 1:
-        return _wilson(value, n, _quantile(n - 1))
+        return wilson(value, n, _quantile(n - 1))
     odds, spread = math.log(value / (1 - value)), mean.error.spread / (value * (1 - value))
     return Interval(value, _share(odds - spread), _share(odds + spread))
-
-
-def _wilson(p: float, n: float, t: float) -> Interval:
-    """Return the interval with continuity correction (Newcombe 1998, method 4), which covers shares close to 0 or 1."""
-    middle, below = 2 * n * p + t * t, 2 * (n + t * t)
-    low = (middle - 1 - t * math.sqrt(max(0.0, t * t - 2 - 1 / n + 4 * p * (n * (1 - p) + 1)))) / below
-    high = (middle + 1 + t * math.sqrt(max(0.0, t * t + 2 - 1 / n + 4 * p * (n * (1 - p) - 1)))) / below
-    return Interval(p, max(0.0, low) if p > 0 else 0.0, min(1.0, high) if p < 1 else 1.0)
 
 
 def _share(log_odds: float) -> float:

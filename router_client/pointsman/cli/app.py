@@ -44,7 +44,7 @@ def _settings(
     key: Annotated[
         str, typer.Option(envvar="POINTSMAN_KEY", help="An admin key (pma_…).", show_envvar=True)
     ] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON; also after the command.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -52,12 +52,19 @@ def _settings(
     context.obj = Settings(server, key, Output(as_json))
 
 
+def _json_first(arguments: list[str]) -> list[str]:
+    """Move `--json` to the front: people also write it after the command. What follows `--` is no option."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    given, rest = arguments[:end], arguments[end:]
+    return ["--json", *(one for one in given if one != "--json"), *rest] if "--json" in given else arguments
+
+
 def run(arguments: list[str]) -> int:
     """Run a command and return the exit code. Errors are printed as a sentence."""
     logging.getLogger("httpx").setLevel(logging.WARNING)  # do not mix a line per request into the output
     command = typer.main.get_command(app)
     try:
-        code = command.main(arguments, prog_name="pointsman", standalone_mode=False)
+        code = command.main(_json_first(arguments), prog_name="pointsman", standalone_mode=False)
     except PolicyInvalid as invalid:
         print(*invalid.problems, sep="\n", file=sys.stderr)
         return 1

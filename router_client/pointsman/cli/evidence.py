@@ -46,7 +46,11 @@ def backtest(
         str, typer.Option(help="PLACE:LOW:HIGH:STEPS, to print the curve over a threshold.")
     ] = "",
     bar: Annotated[
-        float | None, typer.Option(help="Exit with 1 if a version's success rate is below this, 0 to 1.")
+        float | None,
+        typer.Option(
+            help="Exit with 1 if a version's measured success rate is below this, 0 to 1. "
+            "Exit code 0 does not say that more tasks would show the same; see the interval."
+        ),
     ] = None,
 ) -> None:
     """Run versions over recorded tasks, before any traffic, and compare success, cost and saving with single models."""
@@ -70,6 +74,10 @@ def backtest(
     _tell_backtest(settings.output, found)
     if bar is not None and not _reaches(found, bar):
         raise typer.Exit(1)
+    if bar is not None and not settings.output.as_json and (unsure := _unsure(found, bar)):
+        settings.output.say(
+            f"{', '.join(unsure)}: the interval reaches below the bar of {bar:.1%}; more tasks are needed to be sure."
+        )
 
 
 def _reaches(found: dict[str, Any], bar: float) -> bool:
@@ -78,6 +86,14 @@ def _reaches(found: dict[str, Any], bar: float) -> bool:
     lines = list(policies.values()) if isinstance(policies, dict) else policies
     known = [line["accuracy"]["value"] for line in lines if line.get("accuracy")]
     return len(known) == len(lines) and all(value is not None and value >= bar for value in known)
+
+
+def _unsure(found: dict[str, Any], bar: float) -> list[str]:
+    """Return the versions whose success rate reaches the bar, while its interval does not, or is unknown."""
+    policies = found["policies"]
+    named = policies.items() if isinstance(policies, dict) else [(one["name"], one) for one in policies]
+    lows = [(name, (one.get("accuracy") or {}).get("low")) for name, one in named]
+    return [name for name, low in lows if low is None or low < bar]
 
 
 def _tell_backtest(output: Output, found: dict[str, Any]) -> None:
@@ -94,7 +110,7 @@ def _tell_backtest(output: Output, found: dict[str, Any]) -> None:
         *({**one, "name": f"always {one['name']}"} for one in found["models"]),
         found["oracle"],
     ]
-    heads = ("", "success", "95 % interval", "$ a success", "$ a task", "saving")
+    heads = ("", "success", "95 % interval", "$ a success", "$ a task", f"saving against {found['strong']}")
     rows = [
         (
             one["name"], _share(one["accuracy"]), _between(one["accuracy"]), _dollars(one["cost_per_success_usd"]),

@@ -20,7 +20,8 @@ GOOD_ENDS, BAD_ENDS = ("completed",), ("rolled_back", "aborted", "rejected", "ca
 _ACTIONS = {
     "start": "Start the rollout.", "pause": "Pause it; automatic rollback stays active.",
     "resume": "Resume after a pause.",
-    "advance": "Advance to the next stage, if the evidence allows it.", "complete": "Make the candidate the baseline.",
+    "advance": "Enter the next stage now, without waiting for the evidence.",
+    "complete": "Make the candidate the baseline.",
     "roll-back": "Roll back to the baseline.", "abort": "Roll back and end the rollout.",
     "cancel": "Cancel the rollout before it starts.", "submit": "Request approval.",
     "revert": "Propose to revert a completed rollout.", "reject": "Reject the rollout.",

@@ -80,6 +80,7 @@ _COUNTERS = {
     "outcomes_dropped": ("pointsman_outcomes_dropped", "Tasks dropped for lack of room"),
     "outcomes_refused": ("pointsman_outcomes_refused", "Tasks that the control plane refused"),
     "outcomes_invalid": ("pointsman_outcomes_invalid", "Outcomes that could not be recorded"),
+    "outcomes_repeated": ("pointsman_outcomes_repeated", "Outcomes ignored: the task was recorded already"),
     "outcomes_without_policy": (
         "pointsman_outcomes_without_policy",
         "Outcomes of tasks that no policy decided",

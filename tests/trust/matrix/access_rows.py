@@ -64,7 +64,12 @@ ROWS = [
     ),
     row("GET", "teams", ANY, "teams"),
     row("POST", "teams", every("admin"), lambda w: ("teams", WHY | {"name": "new", "members": []}), 201),
-    row("PUT", "teams/<slug:name>", every("admin"), lambda w: ("teams/support", WHY | {"members": []})),
+    row(
+        "PUT",
+        "teams/<slug:name>",
+        every("admin"),
+        lambda w: ("teams/support", WHY | {"members": ["newcomer"]}),
+    ),
     row("GET", "people", ADMIN, "people"),
     row("GET", "people/<int:pk>", ADMIN, _person("plain")),
     row("POST", "people/<int:pk>/deactivate", every("admin"), _person("plain", "deactivate")),

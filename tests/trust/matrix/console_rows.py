@@ -249,7 +249,12 @@ ROWS = [
     page("GET", "teams/", ANY, "teams/"),
     page("POST", "teams/", every("admin"), lambda w: ("teams/", WHY | {"name": "new"})),
     page("GET", "teams/<slug:name>/", ANY, "teams/support/"),
-    page("POST", "teams/<slug:name>/", every("admin"), lambda w: ("teams/support/", WHY | {"members": []})),
+    page(
+        "POST",
+        "teams/<slug:name>/",
+        every("admin"),
+        lambda w: ("teams/support/", WHY | {"members": [w.membership.user_id]}),
+    ),
     page("GET", "audit/", ANY, "audit/"),
     page("GET", "audit/export.<slug:form>", ANY, "audit/export.jsonl"),
     page("GET", "audit/verify/", EVERY, "audit/verify/"),

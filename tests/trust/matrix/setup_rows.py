@@ -78,6 +78,7 @@ ROWS = [
         "environments/<slug:name>/thaw/",
         here("admin"),
         lambda w: ("environments/production/thaw/", WHY),
+        writes=False,  # it is not frozen, so nothing changes
     ),
     page("GET", "new-model/", every("admin"), "new-model/"),
     page("POST", "new-model/", every("admin"), lambda w: ("new-model/", MODEL | {"name": "a/b"})),
@@ -120,7 +121,7 @@ ROWS = [
         "POST",
         "plans/<slug:name>/edit/",
         every("editor"),
-        lambda w: ("plans/ours/edit/", PLAN | {"expected": 1}),
+        lambda w: ("plans/ours/edit/", PLAN | {"expected": 1, "description": "other"}),
     ),
     page("GET", "plans/<slug:name>/remove/", every("editor"), "plans/ours/remove/"),
     page("POST", "plans/<slug:name>/remove/", every("editor"), lambda w: ("plans/ours/remove/", WHY)),

@@ -6,6 +6,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils.dateparse import parse_date
 
+from controlplane.core import clock
 from pointsman.plurals import counted
 from rollout_app.review import recount, rollups
 
@@ -21,10 +22,12 @@ class Command(BaseCommand):
             "--check", action="store_true", help="compare the sums with the outcomes; changes nothing"
         )
         parser.add_argument(
-            "--since", metavar="DATE", help="rebuild only from this day on, such as 2026-11-01 (UTC)"
+            "--since", metavar="DATE", help="with --rebuild: only from this day on, such as 2026-11-01 (UTC)"
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if options["since"] is not None and not options["rebuild"]:
+            raise CommandError("--since only limits --rebuild; give both.")
         if options["check"]:
             return self._check()
         if options["rebuild"]:
@@ -54,4 +57,7 @@ def _day(text: str | None) -> datetime | None:
         day = None
     if day is None:
         raise CommandError(f"{text!r} is not a date; give one such as 2026-11-01.")
-    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+    since = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    if since > clock.now():
+        raise CommandError(f"{text} is in the future; there is nothing to rebuild.")
+    return since

@@ -1,0 +1,57 @@
+"""A few tasks prove little: intervals that hold at 0 and 100 %, sentences that claim no more than they know."""
+
+import pytest
+
+from rollout_app.backtest import report
+from rollout_app.backtest.run import backtest
+from rollout_app.backtest.tasks import Answer
+from tests.backtest.test_run import BAD, GOOD, STRONG, policy, task
+
+
+@pytest.mark.parametrize(
+    ("good", "tasks", "low", "high"),  # Newcombe 1998, method 4
+    [(2, 2, 0.1979, 1), (0, 50, 0, 0.0889), (5, 5, 0.4629, 1), (0, 1, 0, 0.9454)],
+)
+def test_all_or_none_of_a_few_is_not_certain(good: int, tasks: int, low: float, high: float) -> None:
+    result = backtest({"p": policy()}, [task(GOOD if at < good else BAD, STRONG) for at in range(tasks)])
+    found = result.policies[0].accuracy
+    assert found.low == pytest.approx(low, abs=0.001)
+    assert found.high == pytest.approx(high, abs=0.001)
+
+
+def test_a_difference_of_a_few_tasks_is_not_certain() -> None:
+    result = backtest({"p": policy()}, [task(BAD, STRONG)] * 2)
+    change = result.policies[0].accuracy_change
+    assert (change.value, change.low) == (-1, -1)
+    assert change.high is not None and change.high > -0.5
+
+
+def test_a_saving_on_a_few_tasks_is_not_claimed() -> None:
+    result = backtest({"p": policy()}, [task(GOOD, STRONG)] * 5)
+    assert result.policies[0].saving.value == 0.9
+    assert "too few tasks to say what it saves" in report.as_text(result)
+    assert "saves 90.0 %" in report.as_text(backtest({"p": policy()}, [task(GOOD, STRONG)] * 50))
+
+
+def test_the_bar_is_met_with_a_caveat_on_a_few_tasks() -> None:
+    few, many = ([task(GOOD, STRONG)] * count for count in (5, 500))
+    assert "reaches below the bar" in report.as_text(backtest({"p": policy()}, few), bar=0.9)
+    assert "reaches below the bar" not in report.as_text(backtest({"p": policy()}, many), bar=0.9)
+
+
+def test_a_bar_that_is_met_at_an_unknown_cost_is_met() -> None:
+    result = backtest({"p": policy()}, [task(Answer(True, None), STRONG)] * 3)
+    said = report.as_text(result, bar=0.9)
+    assert "p: the bar of 90.0 % is met, but the cost per success is unknown." in said
+    assert "None of them" not in said
+
+
+def test_free_models_have_a_known_cost() -> None:
+    said = report.as_text(backtest({"p": policy()}, [task(Answer(True, 0), Answer(True, 0))] * 3))
+    assert "is free" in said
+    assert "cost per success is unknown" not in said
+
+
+def test_a_score_that_no_task_has_is_refused() -> None:
+    with pytest.raises(ValueError, match="No task has the score 'confidense'"):
+        backtest({"p": policy()}, [task(GOOD, STRONG, confidence=0.3)], score="confidense")

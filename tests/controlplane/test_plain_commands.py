@@ -1,0 +1,93 @@
+"""Commands refuse wrong input in a sentence, and say what a wheel's operator can type."""
+
+import getpass
+import socket
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.test import override_settings
+
+from controlplane import __main__ as program
+from controlplane.core import strictjson
+from controlplane.core.problems import flatten
+from controlplane.core.program import command
+from policies_app.fleet.acks import read_ack
+from tests.support.callers import Caller
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.mark.parametrize("port", [99_999, -1])
+def test_a_port_out_of_range_is_refused(port: int) -> None:
+    with pytest.raises(CommandError, match="from 0 to 65535"):
+        call_command("serve", port=port)
+
+
+def test_a_command_that_asks_for_a_password_needs_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ended(prompt: str = "") -> str:
+        raise EOFError
+
+    monkeypatch.setattr(getpass, "getpass", ended)
+    for name, words in (("createsuperuser", ["bob"]), ("createsuperuser", ["bob", "--reason", "r"])):
+        with pytest.raises(CommandError, match="needs a terminal"):
+            call_command(name, *words)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"since": "2026-01-01"}, "--since only limits --rebuild"),
+        ({"since": "yesterday"}, "--since only limits --rebuild"),
+        ({"since": "2999-01-01", "rebuild": True}, "in the future"),
+    ],
+)
+def test_a_day_that_would_be_ignored_is_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(CommandError, match=said):
+        call_command("rollups", **options)
+
+
+def test_waiting_for_a_server_ends_with_the_reason() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        port = taken.getsockname()[1]
+        with pytest.raises(
+            CommandError, match=f"http://127.0.0.1:{port} is not ready after 0 seconds: .*refused"
+        ):
+            call_command("wait", host="0.0.0.0", port=port, seconds=0)  # noqa: S104
+
+
+def test_the_set_up_names_a_command_that_the_installation_has() -> None:
+    for from_wheel, name in ((True, "pointsman-server"), (False, "manage.py")):
+        out = StringIO()
+        with override_settings(FROM_WHEEL=from_wheel):
+            call_command("setup_instance", stdout=out)
+            assert command("migrate") == f"{name} migrate"
+        assert f"`{name} keys create router" in out.getvalue()
+
+
+def test_the_version_is_the_servers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["pointsman-server", "--version"])
+    program.main()
+    assert capsys.readouterr().out.startswith("pointsman-server")
+
+
+def test_wrong_types_are_told_in_words() -> None:
+    with pytest.raises(Exception, match="Expected a whole number") as told:
+        read_ack(b'{"router": "r", "state": "applied", "revision": "x"}')
+    assert "`int`" not in str(told.value)
+    assert strictjson.in_words(ValueError("Expected `datetime`, got `int`")) == (
+        "Expected a time such as 2026-11-01T12:00:00Z, got a whole number"
+    )
+    assert (
+        flatten({"a": ["A valid biginteger is required."]})[0]["message"]
+        == "A valid whole number is required."
+    )
+
+
+def test_a_number_that_is_none_is_told_in_words() -> None:
+    answer = Caller()("POST", "models", {"name": "a/b", "context_window": "x", "reason": "r"})
+    assert "integer" not in answer.content.decode()
