@@ -9,7 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from controlplane.audit import sentences
 from controlplane.web.display import NONE, count, money, p_value, percent, plural, points, share, signed
+from rollout_app.engine.metrics import RATIOS, Metric
 
 Document = Mapping[str, Any]
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|<>~])")
@@ -74,10 +76,16 @@ def _people(who: Document) -> Iterator[str]:
     if approvals:
         yield from _table(["approved by", "what", "when", "reason", "bound to"], approvals)
     history = [
-        [_at(each["at"]), each["event"].replace("_", " "), _text(each["by"]), _text(each["reason"])]
-        for each in who["history"]
+        [_at(each["at"]), _event(each), _text(each["by"]), _text(each["reason"])] for each in who["history"]
     ]
     yield from _table(["when", "event", "by", "reason"], history)
+
+
+def _event(each: Document) -> str:
+    if each["event"] == "approve" and each["kind"] == "system":
+        return "no approval is required"
+    verb = sentences.VERBS.get(f"rollout.{each['event']}") or each["event"].replace("_", " ")
+    return verb.removesuffix(" of").rstrip(",")
 
 
 def _radius(before: Document | None) -> Iterator[str]:
@@ -151,15 +159,22 @@ def _verdicts(judgement: Document | None) -> Iterator[str]:
         yield ""
         return
     rows = [
-        [each["name"].replace("_", " "), each["result"].replace("_", " "), _figure(each["estimate"]),
-         f"{_figure(each['low'])} to {_figure(each['high'])}", _figure(each["margin"]),
-         f"{count(each['n_candidate'])} / {count(each['n_baseline'])}", _log_e(each["log_e_harm"]),
-         _log_e(each["log_e_safe"])]
+        [_guardrail(each), each["result"].replace("_", " "), _figure(each, "estimate"),
+         f"{_figure(each, 'low')} to {_figure(each, 'high')}", _figure(each, "margin").removeprefix("+"),
+         f"{count(each['n_candidate'])} / {count(each['n_baseline'])}", _harm(each), _log_e(each["log_e_safe"])]
         for each in judgement["verdicts"]
     ]  # fmt: skip
     names = ["guardrail", "verdict", "estimate", "interval", "margin", "tasks", "ln E harm", "ln E safe"]
     yield from _table(names, rows)
-    yield f"Overall evidence of harm: ln E = {_log_e(judgement['log_e'])}; it rolls back at 3.00."
+    said = (
+        "there is none that counts" if judgement["log_e"] is None else f"ln E = {_log_e(judgement['log_e'])}"
+    )
+    yield f"Overall evidence of harm: {said}; it rolls back at 3.00."
+    yield ""
+    yield (
+        "A guardrail's evidence of harm counts towards this only if its estimate reaches the margin; evidence of less "
+        "harm than that is marked as not counted."
+    )
     yield ""
 
 
@@ -263,12 +278,30 @@ def _money(nusd: float | None) -> str:
     return "not known" if nusd is None else money(nusd)
 
 
-def _figure(value: float | None) -> str:
-    return NONE if value is None else f"{value:.4g}"
+def _guardrail(verdict: Document) -> str:
+    absolute = " (absolute)" if verdict["name"] != verdict["metric"] else ""
+    return Metric(verdict["metric"]).spec.label + absolute
+
+
+def _figure(verdict: Document, name: str) -> str:
+    """Return a verdict's figure as the console writes it: points, a relative change, or an absolute figure."""
+    value, metric = verdict[name], verdict["metric"]
+    if value is None:
+        return "not known"
+    if verdict["name"] != metric:
+        return money(value) if metric == "cost_per_success" else percent(value)
+    return signed(percent(abs(value)), round(value, 4)) if metric in RATIOS else points(value)
+
+
+def _harm(verdict: Document) -> str:
+    """Return the evidence of harm that counts towards a rollback, or the evidence with a mark that it does not."""
+    if not verdict["counted"]:
+        return f"{_log_e(verdict['log_e_harm'])} (not counted)"
+    return _log_e(verdict["log_e_counted"])
 
 
 def _log_e(value: float | None) -> str:
-    return NONE if value is None else f"{value:.2f}"
+    return "none" if value is None else f"{value:.2f}"
 
 
 def _between(bounds: Document, write: Any) -> str:

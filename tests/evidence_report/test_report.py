@@ -160,6 +160,30 @@ def test_a_changed_value_is_json_and_says_where_it_is_cut(place: Place) -> None:
     assert '"id": "easy"' in line and line.endswith("x… |")
 
 
+def test_verdicts_are_in_the_words_and_units_of_the_console(place: Place) -> None:
+    """Evidence of less harm than the margin does not count towards a rollback, and says so."""
+    report = evidence_report(proposed(place[1], place[0]))
+    common = {
+        "n_candidate": 200,
+        "n_baseline": 300,
+        "log_e_safe": None,
+        "log_e_harm": 18.06,
+        "log_e_counted": None,
+    }
+    cost = {"name": "cost_per_success", "metric": "cost_per_success", "result": "pass", "estimate": 0.02,
+            "low": 0.01, "high": 0.03, "margin": 0.1, "counted": False, **common}  # fmt: skip
+    tail = cost | {"name": "latency_tail", "metric": "latency_tail", "counted": True, "log_e_counted": 1.5,
+                   "estimate": None}  # fmt: skip
+    report["judgement"] = {"verdicts": [cost, tail], "log_e": None}
+    markdown = as_markdown(report).replace(THIN, " ")
+    assert "| Cost per success | pass | +2.0 % | +1.0 % to +3.0 % | 10.0 % |" in markdown
+    assert "18.06 (not counted)" in markdown
+    assert "| 1.50 | none |" in markdown
+    assert "latency tail" not in markdown
+    assert "Overall evidence of harm: there is none that counts; it rolls back at 3.00." in markdown
+    assert "| proposed |" in markdown
+
+
 def test_markup_in_texts_is_escaped(place: Place) -> None:
     newest = place[1].versions.first()
     assert newest is not None
