@@ -75,6 +75,11 @@ def _heading(found: RolloutNeeds, changes: int, engine: EngineSeen, unusual: Ala
         (len(unusual.pins), "1 workload is pinned", "{} workloads are pinned"),
         (len(unusual.frozen), "1 environment is frozen", "{} environments are frozen"),
         (len(found.active), "1 rollout under way", "{} rollouts under way"),
+        (
+            sum(not rollout.ended_at for rollout, _ in found.mine),
+            "1 of your rollouts waits for an approval",
+            "{} of your rollouts wait for an approval",
+        ),
     ):
         if count:
             return one if count == 1 else many.format(f"{count} or more" if count == SHOWN else count)

@@ -63,11 +63,16 @@ def _may_start(request: HttpRequest, rollout: Rollout, now: datetime, known: act
 def _mine(
     request: HttpRequest, seen: QuerySet[Rollout], open_ones: Iterable[Rollout]
 ) -> Iterable[tuple[Rollout, str]]:
-    """Yield the person's rollouts with the reason of their hold or end, newest first."""
+    """Yield the person's rollouts with the reason of their hold or end, newest first.
+
+    Those that wait for somebody's approval have no reason: their state says it.
+    """
     own = str(person(request).pk)
     for rollout in open_ones:
         if rollout.proposer_user_id == own and rollout.hold_sentence:
             yield rollout, rollout.hold_sentence
+        elif rollout.proposer_user_id == own and rollout.state == State.AWAITING_APPROVAL:
+            yield rollout, ""
     for rollout in seen.filter(_ended(), proposer_user_id=own).order_by("-ended_at")[:10]:
         yield rollout, rollout.rollback_reason
 

@@ -88,3 +88,13 @@ def test_the_first_rollout_is_a_step_for_an_admin_once_there_is_a_workload(peopl
     assert "Someone with the required role does this." not in text(client.get(address))
     builders.workload("tickets")
     assert "/console/rollouts/propose/?workload=tickets" in text(client.get(address))
+
+
+def test_it_shows_the_own_rollout_that_waits_for_an_approval(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    Heartbeat.objects.create(job=ENGINE, at=clock.now())
+    proposed(summaries, production)
+    page = text(people("maria", "editor").get(reverse("console:index")))
+    assert "1 of your rollouts waits for an approval" in page and "Yours" in page
+    assert "awaiting approval" in page and "All quiet" not in page

@@ -23,6 +23,8 @@
     // A single moment needs some width around it, or the axis spans years.
     const [from, to] = first < last ? [first, last] : [first - 60_000, last + 60_000];
     const clock = (at) => new Date(at).toLocaleString(undefined, form);
+    // Ticks that are closer than a label's precision would repeat it.
+    const once = (label) => (value, at, ticks) => (at && label(ticks[at - 1].value) === label(value) ? "" : label(value));
     const datasets = figures.lines.map((line) => ({
       label: line.name,
       data: line.points.map(([at, value]) => ({ x: at * 1000, y: value })),
@@ -54,8 +56,8 @@
         maintainAspectRatio: false,
         interaction: { mode: "nearest", axis: "x", intersect: false },
         scales: {
-          x: { type: "linear", min: from, max: to, grid, ticks: { color: ink, maxTicksLimit: canvas.clientWidth < 420 ? 3 : 5, maxRotation: 0, callback: clock } },
-          y: { grid, ticks: { color: ink, maxTicksLimit: 6, callback: write } },
+          x: { type: "linear", min: from, max: to, grid, ticks: { color: ink, maxTicksLimit: canvas.clientWidth < 420 ? 3 : 5, maxRotation: 0, callback: once(clock) } },
+          y: { grid, ticks: { color: ink, maxTicksLimit: 6, callback: once(write) } },
         },
         plugins: {
           legend: { labels: { color: ink, boxWidth: 12, boxHeight: 3 } },
