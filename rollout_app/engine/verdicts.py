@@ -186,10 +186,13 @@ def _result(
 def set_aside(verdict: Verdict, note: str) -> Verdict:
     """Return the verdict as one that is only shown, because another verdict makes it irrelevant.
 
-    It is no longer a gate and does not count as harm.
+    It is no longer a gate and does not count as harm, so it is never "fail".
     """
+    result = VerdictResult.INCONCLUSIVE if verdict.result is VerdictResult.FAIL else verdict.result
     parts = tuple(replace(part, counted=False) for part in verdict.parts)
-    return replace(verdict, gates=False, counted=False, log_e_counted=-math.inf, parts=parts, note=note)
+    return replace(
+        verdict, result=result, gates=False, counted=False, log_e_counted=-math.inf, parts=parts, note=note
+    )
 
 
 def with_named_slices(verdict: Verdict) -> Verdict:

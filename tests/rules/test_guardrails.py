@@ -79,7 +79,6 @@ def test_it_refuses_invalid_overrides(wrong: dict[str, object]) -> None:
         ("failure", {"failure": 0.2}),
         ("cost_per_success", {"cost": 1.5}),
         ("error", {"error": 0.08}),
-        ("escalation", {"escalation": 0.25}),
         ("fallback", {"fallback": 0.08}),
         ("retry", {"retry": 0.12}),
         ("latency_tail", {"latency_tail": 0.2}),
@@ -92,6 +91,14 @@ def test_it_fails_only_on_its_own_harm(name: str, bad: dict[str, Any]) -> None:
     also = {"cost_per_success"} if name == "failure" else set()  # fewer successes make each one dearer
     assert name in failed
     assert set(failed) <= {name} | also
+
+
+def test_a_verdict_that_is_set_aside_is_never_a_failure() -> None:
+    """A rolled-back rollout showed "Escalations: fail" beside "displayed but not judged"."""
+    found = ledger(looks=20, escalation=0.25).judge(1).verdicts
+    (aside,) = [verdict for verdict in found if verdict.name == "escalation"]
+    assert "not judged" in aside.note and not aside.gates and not aside.counted
+    assert aside.result is VerdictResult.INCONCLUSIVE
 
 
 def test_all_gating_guardrails_pass_if_nothing_is_worse() -> None:
