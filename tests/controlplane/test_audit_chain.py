@@ -333,7 +333,7 @@ def test_verify_reports_where_it_ended() -> None:
     entry = write()
     out = StringIO()
     call_command("audit", "verify", stdout=out)
-    assert out.getvalue().strip() == f"1 entries, verified to {entry.hash}."
+    assert out.getvalue().strip() == f"1 entry, verified to {entry.hash}."
 
 
 def test_verify_fails_and_names_the_entry() -> None:
