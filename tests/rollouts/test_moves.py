@@ -239,7 +239,7 @@ def test_it_waits_for_a_router_that_backs_off_after_our_own_outage() -> None:
     router(rollout, instance="r-1", polled_at=began + timedelta(seconds=118))
     assert reconcile(rollout.pk, now=began + timedelta(seconds=119)) == "confirm"
     reason = rollout.transitions.get(event="confirm_rollback").reason
-    assert reason == f"1 of 1 routers confirmed revision {rollout.rollback_revision}."
+    assert reason == f"1 of 1 router confirmed revision {rollout.rollback_revision}."
 
 
 def test_it_ends_with_the_name_of_a_router_that_fell_silent() -> None:
