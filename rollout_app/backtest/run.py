@@ -285,10 +285,6 @@ def backtest(
         run.add(task)
     if not run.compared:
         raise ValueError(_nothing(run))
-    if score is not None and not run.scores:
-        raise ValueError(
-            f"No task has the score {score[:80]!r}: name a request input with a number, or <model>:confidence."
-        )
     weakest = next(iter(policies.values()))
     return run.result(weakest.models[weakest.weakest][0])
 

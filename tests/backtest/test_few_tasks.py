@@ -52,6 +52,6 @@ def test_free_models_have_a_known_cost() -> None:
     assert "cost per success is unknown" not in said
 
 
-def test_a_score_that_no_task_has_is_refused() -> None:
-    with pytest.raises(ValueError, match="No task has the score 'confidense'"):
-        backtest({"p": policy()}, [task(GOOD, STRONG, confidence=0.3)], score="confidense")
+def test_a_score_that_no_task_has_is_named() -> None:
+    result = backtest({"p": policy()}, [task(GOOD, STRONG, confidence=0.3)], score="confidense")
+    assert "1 have no confidense and are not ranked." in report.coverage(result)
