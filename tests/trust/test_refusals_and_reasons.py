@@ -165,7 +165,7 @@ def test_every_write_of_the_api_accepts_a_reason(served: Workload) -> None:
         call("POST", "models", model | why),
         call("PATCH", "models/a/b", {"context_window": 10} | why, **any_version),
         call("POST", "plans", {"name": "p"} | stages | why),
-        call("PATCH", "plans/p", stages | why, **any_version),
+        call("PATCH", "plans/p", {"description": "d"} | why, **any_version),
         call("DELETE", "plans/p?reason=because", **any_version),
         call("PUT", "workloads/w/guardrails/failure", {"margin": 0.5} | why),
         call("DELETE", "workloads/w/guardrails/failure?reason=because"),
