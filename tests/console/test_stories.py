@@ -161,4 +161,4 @@ def test_many_stories_need_as_many_queries_as_one(
     monkeypatch.setattr(home, "_WEEKS_OF", 1)
     page = text(client.get(reverse(SPEND)))
     assert page.count("since it completed") == 4 and "The newest 4 are shown" in page
-    assert "Costs are shown for the first 1 environments" in page
+    assert "Costs are shown for the first 1 environment;" in page
