@@ -54,4 +54,4 @@ def test_free_models_have_a_known_cost() -> None:
 
 def test_a_score_that_no_task_has_is_named() -> None:
     result = backtest({"p": policy()}, [task(GOOD, STRONG, confidence=0.3)], score="confidense")
-    assert "1 have no confidense and are not ranked." in report.coverage(result)
+    assert "1 has no confidense and is not ranked." in report.coverage(result)
