@@ -1,5 +1,6 @@
 """An absolute bound in the form of a guardrail's margin."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -7,10 +8,12 @@ from django.test import Client
 from django.urls import reverse
 
 from controlplane.audit.models import Entry
+from controlplane.core import clock
 from policies_app.models import Environment, Workload
 from rollout_app.models import GuardrailOverride
 from tests.support.pages import text
 from tests.support.people import People, running
+from tests.support.traffic import Traffic
 
 STANDARD = {"enabled": "on", "margin": "2", "weight": "0.3"}
 
@@ -79,7 +82,8 @@ def test_a_bad_bound_is_refused_next_to_its_field(maria: Client, bound: str) -> 
 
 
 def test_the_dry_run_uses_the_bound(maria: Client, summaries: Workload, production: Environment) -> None:
-    running(summaries, production)
+    traffic = Traffic(running(summaries, production), start=clock.now() - timedelta(hours=10))
+    traffic.minutes(60, tasks=400, candidate=0.99)
     address = reverse("console:rehearse_margin", args=["summaries", "failure"])
     page = text(maria.post(address, {**STANDARD, "bound": "5"}))
     assert "failures at most 5.0" in page

@@ -97,7 +97,7 @@ def test_promised_bodies_and_unread_exports_keep_nobody_waiting(server: Server, 
             log.record(actor=SYSTEM, action="a.b", target=("x", "1"), evidence={"long": "x" * 100_000})
     bearer = f"Host: localhost\r\nAuthorization: Bearer {key}\r\n"
     promise = f"POST /api/v1/teams HTTP/1.1\r\n{bearer}Expect: 100-continue\r\nContent-Length: 9\r\n\r\n"
-    wanted = f"GET /api/v1/audit?format=jsonl HTTP/1.1\r\n{bearer}\r\n"
+    wanted = f"GET /api/v1/audit/export?format=jsonl HTTP/1.1\r\n{bearer}\r\n"
     silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(24)]
     try:
         for number, connection in enumerate(silent):
@@ -106,7 +106,7 @@ def test_promised_bodies_and_unread_exports_keep_nobody_waiting(server: Server, 
         with httpx.Client(timeout=20, headers={"Authorization": f"Bearer {key}"}) as client:
             assert client.get(f"{server.url}/healthz").status_code == 200
             assert client.get(f"{server.url}/api/v1/teams").status_code == 200
-            whole = client.get(f"{server.url}/api/v1/audit?format=jsonl")
+            whole = client.get(f"{server.url}/api/v1/audit/export?format=jsonl")
             assert len(whole.content) > 4_000_000
     finally:
         for connection in silent:

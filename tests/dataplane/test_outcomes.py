@@ -343,7 +343,7 @@ def test_it_prunes_by_age(served: Served) -> None:
         plane.post(DOOR, served.key, batch(bucket(served.assignment)))
     now = datetime.now(UTC)
     assert store.prune(now + timedelta(days=7)) == dict.fromkeys(
-        ("OutcomeBucket", "ArmTotals", "Feedback", "AcceptedBatch"), 0
+        ("OutcomeBucket", "ArmTotals", "Feedback", "AcceptedBatch", "SampledInput"), 0
     )
     assert store.prune(now + timedelta(days=9))["AcceptedBatch"] == 1
     later = store.prune(now + timedelta(days=91))

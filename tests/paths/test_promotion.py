@@ -61,7 +61,8 @@ def _told_once(town: Town, rollout: Rollout) -> None:
         "propose", "approve", "start", "advance", "advance", "complete",
     ]  # fmt: skip
     assert [step.sequence for step in steps] == [1, 2, 3, 4, 5, 6]
-    assert [step.actor_label for step in steps[:3]] == ["anna", "ben", "anna"]
+    people = ["key anna of anna", "key ben of ben", "key anna of anna"]
+    assert [step.actor_label for step in steps[:3]] == people
     assert {step.actor_kind for step in steps[3:]} == {"system"}
     done = [entry for entry in town.entries(rollout) if entry.outcome == "done"]
     assert [entry.action for entry in done] == [f"rollout.{step.event}" for step in steps]
