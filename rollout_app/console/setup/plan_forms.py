@@ -7,7 +7,7 @@ from django import forms
 from django.db.models import QuerySet
 from django.forms.utils import flatatt
 from django.utils.html import format_html, format_html_join
-from django.utils.safestring import SafeString, mark_safe
+from django.utils.safestring import SafeString
 
 from controlplane.core.names import ADDRESS_NAME
 from policies_app.models import Assignment
@@ -117,9 +117,7 @@ class LongSelect(forms.Select):
 
     def render(self, name: str, value: Any, attrs: Any = None, renderer: Any = None) -> SafeString:
         chosen = "" if value is None else str(value)
-        rows = (
-            (key, mark_safe(" selected") if str(key) == chosen else "", label) for key, label in self.choices
-        )
+        rows = ((key, flatatt({"selected": str(key) == chosen}), label) for key, label in self.choices)
         options = format_html_join("", '<option value="{}"{}>{}</option>', rows)
         shown = flatatt({**self.attrs, **(attrs or {}), "name": name})
         return format_html("<select{}>{}</select>", shown, options)
