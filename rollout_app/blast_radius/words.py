@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from controlplane.web.display import MINUS, NONE, count, money, percent, plural
+from controlplane.web.display import MINUS, NONE, count, money, percent
 from rollout_app.blast_radius.projection import Bounds, Projection
 from rollout_app.blast_radius.radius import BY_DOCUMENTS, BY_NOTHING, BY_SHADOW, BlastRadius, EndpointRadius
 
@@ -54,7 +54,7 @@ class EndpointRow(NamedTuple):
 def endpoint_row(radius: EndpointRadius) -> EndpointRow:
     """Describe one endpoint like `endpoint_sentence`, in cells."""
     projection, name = radius.projection, radius.endpoint or "no endpoint"
-    tasks = count(radius.traffic) if radius.traffic >= 10 else f"{radius.traffic:.1f}"
+    tasks = _number(radius.traffic)
     if not projection.tasks:
         return EndpointRow(name, tasks, ["unknown"], NONE, "unknown", "")
     moves = _moves(projection) or ["nothing to another first model"]
@@ -209,8 +209,12 @@ def _shares(tasks: tuple[float, float], of: float) -> str:
     return low if low == high else f"between {low} and {high}"
 
 
+def _number(number: float) -> str:
+    return count(number) if number >= 10 else f"{number:.1f}"
+
+
 def _tasks(number: float) -> str:
-    return plural(round(number), "task") if number >= 10 else f"{number:.1f} tasks"
+    return f"{_number(number)} tasks"
 
 
 def _capital(text: str) -> str:

@@ -74,8 +74,7 @@ def _enters(rollout: Rollout, at: int) -> str:
     """
     if not at or rollout.stages[at - 1]["mode"] != "percentage":
         return "no task of the candidate is judged before it"
-    stage = Stage.from_dict(rollout.stages[at])
-    of = (stage.share_pcm / SHARE_ALL if stage.mode == "percentage" else 1.0) / stage.tolerance
+    of = Stage.from_dict(rollout.stages[at]).harm_share
     known = [Guardrail.from_dict(each) for each in rollout.guardrails]
     limits = [
         f"{one.metric.spec.label} "

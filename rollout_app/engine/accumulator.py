@@ -66,7 +66,7 @@ class Accumulator:
         self.reference = reference
         self.tuning = tuning
         self.compared = [i for i, stage in enumerate(stages) if stage.mode == "percentage"]
-        shares = {self._share_at(at) for at in range(len(stages))}
+        shares = {stage.harm_share for stage in stages}
         restarts = self.compared[1 : 1 + RESTARTS]
         self.measures = {g.name: g.measure(reference, shares, restarts, tuning) for g in guardrails}
         self.why_not = {g.name: g.why_not(reference) for g in guardrails}
@@ -329,13 +329,7 @@ class Accumulator:
         )
 
     def _share_after(self, stage: int) -> float:
-        return self._share_at(stage + 1) if stage + 1 < len(self.stages) else 1.0
-
-    def _share_at(self, stage: int) -> float:
-        """Return the share over which a stage's harm is spread; the smaller, the more harm per task is tolerated."""
-        entered = self.stages[stage]
-        share = entered.share_pcm / SHARE_ALL if entered.mode == "percentage" else 1.0
-        return share / entered.tolerance
+        return self.stages[stage + 1].harm_share if stage + 1 < len(self.stages) else 1.0
 
     def _srm(self) -> float:
         """Return the evidence on the split of decisions where they are counted: lost tasks are not a wrong split."""

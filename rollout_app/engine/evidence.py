@@ -329,6 +329,12 @@ class Stage:
         return {name: getattr(self, name) for name in _STAGE_FIELDS}
 
     @property
+    def harm_share(self) -> float:
+        """The share (0 … 1) over which its harm is spread; the smaller, the more harm per task is tolerated."""
+        share = self.share_pcm / SHARE_ALL if self.mode == "percentage" else 1.0
+        return share / self.tolerance
+
+    @property
     def label(self) -> str:
         """How people name it: "25 %", "shadow", "full"."""
         return f"{self.share_pcm * 100 / SHARE_ALL:g} %" if self.mode == "percentage" else self.mode

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from pointsman.plurals import counted, plural_of
 from rollout_app.engine.evidence import Stage
 from rollout_app.engine.judgement import Judgement, UnitsSeen
 from rollout_app.engine.measures.shares import DIFFERING, LATE, UNFINISHED, UNGRADED, UNPRICED, ShareVerdict
@@ -114,8 +115,8 @@ def units_of(units: UnitsSeen | None) -> str:
         cells = ", ".join(str(cell) for cell in units.left_out[:_MOST_SLICES])
         count = len(units.left_out)
         said.append(
-            f"{count} heavy {'unit' if count == 1 else 'units'} (hash cell {cells}{' …' if count > 3 else ''}) with "
-            f"{units.share_left_out:.0%} of the traffic {'is' if count == 1 else 'are'} excluded from the failure "
+            f"{counted(count, 'heavy unit')} (hash cell {cells}{' …' if count > 3 else ''}) with "
+            f"{units.share_left_out:.0%} of the traffic {plural_of(count, 'is', 'are')} excluded from the failure "
             "comparison."
         )
     if units.deff >= _CLEAR_DEFF:

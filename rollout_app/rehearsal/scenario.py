@@ -11,7 +11,7 @@ from django.db.models import Sum
 
 from pointsman import Pace, Router
 from pointsman.decision import Decision
-from pointsman.plurals import counted
+from pointsman.plurals import counted, plural_of
 from rollout_app import recorded
 from rollout_app.backtest.sources import Source, open_tasks
 from rollout_app.backtest.tasks import Answer, Task
@@ -62,7 +62,7 @@ class Playable:
         if not self.left_out:
             return drawn
         each = ", ".join(f"{count:,} of {model}" for model, count in sorted(self.left_out.items()))
-        played = "1 task is" if self.of == 1 else f"{self.of:,} tasks are"
+        played = f"{counted(self.of, 'task')} {plural_of(self.of, 'is', 'are')}"
         told = f"{played} played. Left out, because success or cost is not known: {each}."
         return f"{told} {drawn}".rstrip()
 

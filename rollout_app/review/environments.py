@@ -28,6 +28,7 @@ from rollout_app.review.attribution import (
 )
 from rollout_app.review.figures import cost_interval
 from rollout_app.review.models import DayOutcomes, OwnerDay
+from rollout_app.review.reading import midnight
 from rollout_app.review.rollups import DAY
 from rollout_app.review.running_sums import Known
 from rollout_app.review.span import TrafficSpan
@@ -73,7 +74,7 @@ class Period:
     def elapsed(self, since: date | None) -> TrafficSpan:
         """Return the time since the first day of the period with outcomes. Today is not over."""
         first = max(self.first, since or self.first)
-        return TrafficSpan.between(datetime(first.year, first.month, first.day, tzinfo=UTC), self.now)
+        return TrafficSpan.between(midnight(first), self.now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ class EnvironmentReview:
     @property
     def partial(self) -> bool:
         """Whether outcomes are not known for the whole of the earlier period."""
-        return self.known.first is None or max(self.known.first, self.known.kept) > self.period.before_first
+        return not self.known.reaches(self.period.before_first)
 
     @property
     def comparable(self) -> Comparable:

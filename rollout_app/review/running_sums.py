@@ -43,6 +43,10 @@ class Known:
         """Return the day whose running sums stand for those of `day`."""
         return min(max(day, self.kept), self.newest or day)
 
+    def reaches(self, day: date) -> bool:
+        """Return whether outcomes are known from this day on."""
+        return self.first is not None and max(self.first, self.kept) <= day
+
     def covers(self, first: date, last: date) -> bool:
         """Return whether any of these days is summed. Sums reach back to the first day and the days that are kept."""
         if self.first is None or self.newest is None:

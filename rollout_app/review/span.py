@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from controlplane.web.display import minutes
+from pointsman.plurals import counted
 
 LEAST_DAYS = 1.0
 _MINUTE, _DAY = timedelta(minutes=1), timedelta(days=1)
@@ -37,8 +38,7 @@ class TrafficSpan:
         """`3.2 days`, `1 day`, `2 h 5 min`"""
         if not self.is_long:
             return minutes(self.days * 1440)
-        text = f"{self.days:.1f}".removesuffix(".0")
-        return f"{text} {'day' if text == '1' else 'days'}"
+        return counted(round(self.days, 1), "day")
 
     @property
     def words(self) -> str:

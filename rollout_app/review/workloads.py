@@ -62,7 +62,7 @@ def review_workload(
     endpoints = attribute(*(grouped(side, lambda route: route.endpoint) for side in (now, before)))
     served, whole = served_assignment(environment.pk, workload.pk), joined(None, endpoints)
     known = running_sums.known(environment, end)
-    partial = known.first is None or max(known.first, known.kept) > earlier.astimezone(UTC).date()
+    partial = not known.reaches(earlier.astimezone(UTC).date())
     return WorkloadReview(
         start=start,
         end=end,
@@ -81,7 +81,7 @@ def review_workload(
 
 
 def _elapsed(first: date | None, start: datetime, end: datetime) -> TrafficSpan:
-    since = datetime(first.year, first.month, first.day, tzinfo=UTC) if first else start
+    since = reading.midnight(first) if first else start
     return TrafficSpan.between(max(start, min(since, end)), end)
 
 

@@ -3,6 +3,8 @@
 from collections import Counter
 from dataclasses import dataclass
 
+from pointsman.plurals import counted
+
 SHOWN = 20  # per kind
 
 
@@ -47,9 +49,7 @@ class Problems:
     def text(self, source: str) -> str:
         """Describe the problems, one per line."""
         total = sum(self.counts.values())
-        first = (
-            f"{source} can't be read: {total:,} {'problem' if total == 1 else 'problems'}. Nothing was used."
-        )
+        first = f"{source} can't be read: {counted(total, 'problem')}. Nothing was used."
         return "\n".join([first, *(f"  {line}" for line in self.lines())])
 
     def lines(self) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, BinaryIO, Literal
 import msgspec
 from msgspec import Meta
 
+from pointsman.plurals import counted
 from rollout_app.backtest.readers.compact import CompactMap
 from rollout_app.backtest.readers.problems import Problems, UnreadableTasks
 from rollout_app.backtest.tasks import Answer, Task
@@ -127,7 +128,7 @@ class ReadLines:
             (self.doubled, "repeated"),
             (self.strangers, "feedback on tasks that these files do not contain"),
         )
-        counts = [f"{count:,} line{'s' * (count > 1)} skipped: {why}." for count, why in each if count]
+        counts = [f"{counted(count, 'line')} skipped: {why}." for count, why in each if count]
         return counts + self.problems.lines()
 
 
