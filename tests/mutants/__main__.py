@@ -48,6 +48,9 @@ def main() -> int:
         results.append((target, mutant, outcome))
         if outcome in ("survived", "no test"):
             print(f"{_place(mutant)}  {mutant.change}  [{outcome}]", flush=True)
+        if len(results) % 25 == 0:  # so that an interrupted run has figures, too
+            _report(results, time.monotonic() - began)
+            _write(options.out, options.seed, results)
     _report(results, time.monotonic() - began)
     _write(options.out, options.seed, results)
     return 0
