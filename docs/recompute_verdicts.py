@@ -3,9 +3,9 @@
 
 Usage: recompute_verdicts.py ROLLOUT.json VERDICTS.json
 
-ROLLOUT.json is the response of /api/v1/rollouts/<id>, VERDICTS.json that of …/verdicts?look=7 (or a list of its rows).
-The formulas are those of statistics.md; no code is shared with the engine. Prints each row, with the stored and the
-computed value where they differ. The exit status is 1 if any row differs.
+ROLLOUT.json is the response of /api/v1/rollouts/<id>; VERDICTS.json is the response of …/verdicts?evaluation=7, or a
+list of its rows. The formulas are those of statistics.md; no code is shared with the engine. Prints each row, with the
+stored and the computed value where they differ. The exit status is 1 if any row differs.
 """
 
 import json
