@@ -11,7 +11,7 @@ from rest_framework.response import Response
 from controlplane.access import permissions
 from controlplane.access.models import Role
 from controlplane.core.errors import PolicyRefused
-from controlplane.web.api import ApiView
+from controlplane.web.api import PAGE, ApiView
 from pointsman.errors import PolicyInvalid
 from pointsman.policy import Locate, digest, parse
 from policies_app import actions, serializers
@@ -33,6 +33,8 @@ from policies_app.selectors import (
 
 
 class EnvironmentsView(ApiView):
+    queries = PAGE
+
     @extend_schema(responses=serializers.EnvironmentSerializer(many=True))
     def get(self, request: Request) -> Response:
         """List the environments that you may see."""
@@ -71,6 +73,8 @@ class EnvironmentView(ApiView):
 
 
 class WorkloadsView(ApiView):
+    queries = PAGE
+
     @extend_schema(responses=serializers.WorkloadSerializer(many=True))
     def get(self, request: Request) -> Response:
         """List the workloads: families of requests, each with an owner, a quality bar and its own policy."""
@@ -108,6 +112,8 @@ class WorkloadView(ApiView):
 
 
 class ModelsView(ApiView):
+    queries = PAGE
+
     @extend_schema(responses=serializers.ModelSerializer(many=True))
     def get(self, request: Request) -> Response:
         """List the models of the catalogue, with their prices in nano-US-dollars per million tokens."""
@@ -155,6 +161,7 @@ def _document(data: dict[str, Any]) -> tuple[Any, Locate | None]:
 
 class VersionsView(ApiView):
     open_to_agents = True
+    queries = PAGE
 
     @extend_schema(responses=serializers.VersionSerializer(many=True))
     def get(self, request: Request, workload: str) -> Response:
@@ -237,6 +244,8 @@ class DiffView(ApiView):
 
 
 class AssignmentsView(ApiView):
+    queries = PAGE
+
     @extend_schema(responses=serializers.AssignmentSerializer(many=True))
     def get(self, request: Request, environment: str) -> Response:
         """List what an environment serves now: for each workload the baseline, and the candidate with its share."""

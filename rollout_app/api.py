@@ -14,7 +14,7 @@ from controlplane.access import permissions
 from controlplane.access.models import Role
 from controlplane.core.errors import InvalidInput, NotForAgents, StaleVersion
 from controlplane.web import strict
-from controlplane.web.api import REASON, ApiView
+from controlplane.web.api import PAGE, REASON, ApiView
 from policies_app.selectors import environment_for, version_for, workload_for
 from rollout_app import actions, serializers, shapes
 from rollout_app.blast_radius.shadow_stage import shadow_stage_answer
@@ -36,6 +36,8 @@ METRIC = OpenApiParameter(
 
 
 class PlansView(ApiView):
+    queries = PAGE
+
     @extend_schema(responses=serializers.PlanSerializer(many=True))
     def get(self, request: Request) -> Response:
         """List the saved plans: the stages that a rollout can follow."""
@@ -51,6 +53,8 @@ class PlansView(ApiView):
 
 
 class PlanView(ApiView):
+    delete_queries = ("reason",)
+
     @extend_schema(responses=serializers.PlanSerializer)
     def get(self, request: Request, plan: str) -> Response:
         """Read one saved plan, with the ETag that an edit needs."""
@@ -77,7 +81,7 @@ class PlanView(ApiView):
 
 class RolloutsView(ApiView):
     open_to_agents = True
-    queries = ("environment", "workload", "state")
+    queries = ("environment", "workload", "state", *PAGE)
 
     @extend_schema(
         parameters=[
@@ -270,6 +274,8 @@ class ApproveView(ApiView):
 
 
 class TransitionsView(ApiView):
+    queries = PAGE
+
     @extend_schema(responses=serializers.TransitionSerializer(many=True))
     def get(self, request: Request, rollout: UUID) -> Response:
         """List every move of a rollout in order, with its reason and actor."""
@@ -278,6 +284,8 @@ class TransitionsView(ApiView):
 
 
 class ApprovalsView(ApiView):
+    queries = PAGE
+
     @extend_schema(responses=serializers.ApprovalSerializer(many=True))
     def get(self, request: Request, rollout: UUID) -> Response:
         """List the approvals of a rollout, with the binding of each."""
@@ -295,7 +303,7 @@ class JudgementView(ApiView):
 class VerdictsView(ApiView):
     """The evaluations that changed a verdict or moved the rollout, newest first; `?evaluation=7` returns one."""
 
-    queries = ("evaluation", "look")  # `look` is the old name
+    queries = ("evaluation", "look", *PAGE)  # `look` is the old name
 
     @extend_schema(
         parameters=[OpenApiParameter("evaluation", int)], responses=serializers.VerdictSerializer(many=True)
@@ -334,6 +342,8 @@ class DryRunView(ApiView):
 
 
 class GuardrailsView(ApiView):
+    queries = PAGE
+
     @extend_schema(responses=serializers.GuardrailSerializer(many=True))
     def get(self, request: Request, workload: str) -> Response:
         """List a workload's own guardrails. A metric that is not listed has its default."""
@@ -344,7 +354,7 @@ class GuardrailsView(ApiView):
 class GuardrailView(ApiView):
     """A workload's own margin and weight of one metric; with a `bound`, an absolute guardrail in addition."""
 
-    queries = ("absolute",)
+    delete_queries = ("absolute", "reason")
 
     @extend_schema(
         parameters=[METRIC], request=serializers.GuardrailInput, responses=serializers.GuardrailSerializer

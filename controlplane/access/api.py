@@ -15,7 +15,7 @@ from controlplane.access import actions, permissions, selectors
 from controlplane.access.models import SCOPES, Key, Membership, Role, Team
 from controlplane.core.actors import Actor
 from controlplane.core.errors import NotFound
-from controlplane.web.api import REASON, ApiView
+from controlplane.web.api import PAGE, REASON, ApiView
 from controlplane.web.fields import ReasonField, ZonedDateTimeField
 
 
@@ -110,6 +110,7 @@ class MembersInput(serializers.Serializer[Any]):
 
 class KeysView(ApiView):
     shown_once = ("key",)
+    queries = PAGE
 
     @extend_schema(responses=KeySerializer(many=True))
     def get(self, request: Request) -> Response:
@@ -160,6 +161,8 @@ class RotateKeyView(ApiView):
 
 
 class MembershipsView(ApiView):
+    queries = PAGE
+
     @extend_schema(responses=MembershipSerializer(many=True))
     def get(self, request: Request) -> Response:
         """List who has which role in the environments that you administer."""
@@ -199,6 +202,8 @@ class MembershipRequestsView(ApiView):
 
 
 class MembershipView(ApiView):
+    delete_queries = ("reason",)
+
     @extend_schema(parameters=[REASON], responses={204: None})
     def delete(self, request: Request, pk: int) -> Response:
         """Withdraw a role from a person, effective with the next request."""
@@ -210,6 +215,8 @@ class MembershipView(ApiView):
 
 
 class TeamsView(ApiView):
+    queries = PAGE
+
     @extend_schema(responses=TeamSerializer(many=True))
     def get(self, request: Request) -> Response:
         """List the teams that own workloads, with their members."""

@@ -14,7 +14,7 @@ from rest_framework.response import Response
 
 from controlplane.access import actions, permissions, selectors
 from controlplane.access.models import Invitation, Membership, Role
-from controlplane.web.api import ApiView
+from controlplane.web.api import PAGE, ApiView
 from controlplane.web.fields import ReasonField
 
 
@@ -91,6 +91,8 @@ class InvitationInput(serializers.Serializer[Any]):
 
 
 class PeopleView(ApiView):
+    queries = PAGE
+
     @extend_schema(responses=PersonSerializer(many=True))
     def get(self, request: Request) -> Response:
         """List people with their roles. Requires an admin, who sees the roles in the environments they administer."""
@@ -162,6 +164,7 @@ class WithdrawSuperuserView(PersonChangeView):
 
 class InvitationsView(ApiView):
     shown_once = ("link",)
+    queries = PAGE
 
     @extend_schema(responses=InvitationSerializer(many=True))
     def get(self, request: Request) -> Response:

@@ -17,7 +17,7 @@ from controlplane.audit import entries, exports, verification
 from controlplane.audit.models import Entry
 from controlplane.core.actors import Actor
 from controlplane.core.errors import InvalidInput, NotFound
-from controlplane.web.api import ApiView, Pages
+from controlplane.web.api import PAGE, ApiView, Pages
 
 
 class EntrySerializer(serializers.BaseSerializer[Entry]):
@@ -86,11 +86,15 @@ _ENTRIES = Pages().get_paginated_response_schema({"type": "array", "items": _ENT
 
 
 class AuditView(ApiView):
-    queries = _FILTERS
+    queries = (*_FILTERS, *PAGE)
 
     @extend_schema(
         operation_id="audit_list",
-        parameters=[OpenApiParameter(name, str) for name in _FILTERS],
+        parameters=[
+            *(OpenApiParameter(name, str) for name in _FILTERS),
+            OpenApiParameter("cursor", str),
+            OpenApiParameter("limit", int),
+        ],
         responses={200: _ENTRIES},
     )
     def get(self, request: Request) -> Response:

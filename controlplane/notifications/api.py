@@ -18,7 +18,7 @@ from controlplane.core.errors import InvalidInput, NotFound
 from controlplane.notifications import actions, events
 from controlplane.notifications.models import BreakGlass, Delivery, Receiver
 from controlplane.web import strict
-from controlplane.web.api import ApiView
+from controlplane.web.api import PAGE, ApiView
 from controlplane.web.fields import ReasonField
 
 STATE = OpenApiParameter(
@@ -143,6 +143,7 @@ class ReceiverBase(ApiView):
 
 class ReceiversView(ReceiverBase):
     shown_once = ("secret",)
+    queries = PAGE
 
     @extend_schema(responses=ReceiverSerializer(many=True))
     def get(self, request: Request) -> Response:
@@ -203,7 +204,7 @@ class TestReceiverView(ReceiverBase):
 
 
 class DeliveriesView(ReceiverBase):
-    queries = ("state",)
+    queries = ("state", *PAGE)
 
     @extend_schema(parameters=[STATE], responses=DeliverySerializer(many=True))
     def get(self, request: Request, pk: UUID) -> Response:
@@ -241,7 +242,7 @@ class SendAgainView(DeliveryBase):
 
 
 class BreakGlassesView(ApiView):
-    queries = ("open",)
+    queries = ("open", *PAGE)
 
     @extend_schema(
         parameters=[OpenApiParameter("open", bool, description="only those that nobody has reviewed yet")],

@@ -12,7 +12,6 @@ A view is a guard, a serializer, an action and a response:
 """
 
 import hashlib
-import inspect
 import json
 import re
 from collections.abc import Callable
@@ -52,6 +51,7 @@ from controlplane.web import refused_writes, strict
 REASON = OpenApiParameter(
     "reason", str, description="why; kept in the audit log. Up to 2,000 characters"
 )  # for writes without a body
+PAGE = ("limit", "cursor")  # the query parameters that `ApiView.page` reads
 _ETAG = re.compile(r'(?:W/)?"([0-9]{1,18})"', re.ASCII)
 _KEPT_HEADERS = ("ETag", "Location")
 
@@ -135,8 +135,9 @@ class ApiView(APIView):
     shown_once: ClassVar[tuple[str, ...]] = ()
     # Whether a key with the scope `agent` may write here. New views must opt in.
     open_to_agents: ClassVar[bool] = False
-    # Query parameters of GET and DELETE. `limit`, `cursor` and `reason` are known without being listed.
+    # The query parameters of GET, and of DELETE. Any other is refused, as is every one of another method.
     queries: ClassVar[tuple[str, ...]] = ()
+    delete_queries: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -154,14 +155,10 @@ class ApiView(APIView):
         if int(request.META.get("CONTENT_LENGTH") or 0) > self.most_bytes:
             raise BodyTooLarge(f"The body is too large; the limit is {self.most_bytes:,} bytes.")
 
-    def _known_queries(self) -> set[str]:
-        """Return the names of the query parameters that the handler of this request reads."""
-        method = str(self.request.method)
-        handler: Any = inspect.unwrap(getattr(self, method.lower(), self.http_method_not_allowed))
-        read = handler.__code__.co_names
-        known = set(self.queries) if method in ("GET", "HEAD", "DELETE") else set()
-        known |= {"limit", "cursor"} if "page" in read else set()
-        return known | ({"reason"} if "query_reason" in read else set())
+    def _known_queries(self) -> tuple[str, ...]:
+        """Return the names of the query parameters that this request may have."""
+        by_method = {"GET": self.queries, "HEAD": self.queries, "DELETE": self.delete_queries}
+        return by_method.get(str(self.request.method), ())
 
     def get_exception_handler(self) -> Callable[[Exception, dict[str, Any]], Response | None]:
         return exception_handler
@@ -201,7 +198,7 @@ class ApiView(APIView):
         return cast("dict[str, Any]", checked.validated_data)
 
     def query_reason(self) -> str:
-        """Return the `reason` query parameter of a write without a body."""
+        """Return the `reason` query parameter of a DELETE. The view's `delete_queries` include it."""
         reason = self.request.query_params.get("reason", "")
         if len(reason) > 2_000 or "\0" in reason:
             raise InvalidInput("A reason may have up to 2,000 characters and no NUL.")
@@ -231,7 +228,7 @@ class ApiView(APIView):
     def page(
         self, rows: models.QuerySet[Any], serializer: type[BaseSerializer[Any]], ordering: str = "-pk"
     ) -> Response:
-        """Return one page of rows. `ordering` must be a unique, indexed field."""
+        """Return one page of rows. `ordering` must be a unique, indexed field. The view's `queries` include `PAGE`."""
         pages = Pages.of(rows, ordering)
         found = pages.paginate_queryset(rows, self.request, view=self)
         return pages.get_paginated_response(serializer(found, many=True).data)

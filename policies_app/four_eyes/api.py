@@ -11,7 +11,7 @@ from rest_framework.response import Response
 from controlplane.access import change_requests, four_eyes
 from controlplane.access.models import ChangeRequest, Role
 from controlplane.core.errors import InvalidInput
-from controlplane.web.api import ApiView
+from controlplane.web.api import PAGE, ApiView
 from policies_app import actions
 from policies_app.four_eyes.actions import (
     approve_change,
@@ -69,7 +69,7 @@ class FourEyesOffInput(DecisionInput):
 class ChangeRequestsView(ApiView):
     """List changes that wait or waited for a second person."""
 
-    queries = ("state",)
+    queries = ("state", *PAGE)
 
     @extend_schema(
         parameters=[
