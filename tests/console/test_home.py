@@ -1,4 +1,4 @@
-"""Home asks the database the same few questions, however many rollouts wait or run."""
+"""The home page: what it shows, in the same few queries for any number of rollouts."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def ready(environment: Environment, name: str) -> Rollout:
     return proposed(workload, environment)
 
 
-def test_many_rollouts_are_no_more_queries(people: People, django_assert_max_num_queries: Any) -> None:
+def test_many_rollouts_need_no_more_queries(people: People, django_assert_max_num_queries: Any) -> None:
     staging = builders.environment("staging")
     for n in range(MANY):
         ready(staging, f"workload-{n}")
@@ -38,7 +38,7 @@ def test_many_rollouts_are_no_more_queries(people: People, django_assert_max_num
     assert "The newest 20 are shown" in page
 
 
-def test_what_waits_is_not_crowded_out_and_crowds_nothing_out(people: People, monkeypatch: Any) -> None:
+def test_waiting_and_running_rollouts_do_not_displace_each_other(people: People, monkeypatch: Any) -> None:
     monkeypatch.setattr("rollout_app.console.needs._ASKED", 1)
     staging = builders.environment("staging")
     for name in ("alpha", "beta"):
@@ -49,7 +49,7 @@ def test_what_waits_is_not_crowded_out_and_crowds_nothing_out(people: People, mo
     assert "gamma: v1" in page and "beta: v1" in page
 
 
-def test_asked_together_the_answers_are_those_of_each_alone(
+def test_refusals_of_several_rollouts_equal_those_of_each(
     production: Environment, summaries: Workload
 ) -> None:
     staging = builders.environment("staging")
@@ -66,7 +66,7 @@ def test_asked_together_the_answers_are_those_of_each_alone(
         assert any(alone.values())
 
 
-def test_signing_in_is_no_recent_change(people: People, production: Environment) -> None:
+def test_a_sign_in_is_not_a_recent_change(people: People, production: Environment) -> None:
     log.record(actor=SYSTEM, action="session.begin", target=("user", "1"))
     page = text(people("vic", "viewer").get(reverse("console:index")))
     assert "registered environment production" in page and "signed in" not in page
@@ -90,7 +90,7 @@ def test_the_first_rollout_is_a_step_for_an_admin_once_there_is_a_workload(peopl
     assert "/console/rollouts/propose/?workload=tickets" in text(client.get(address))
 
 
-def test_it_shows_the_own_rollout_that_waits_for_an_approval(
+def test_it_shows_the_persons_own_rollout_that_waits_for_an_approval(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     Heartbeat.objects.create(job=ENGINE, at=clock.now())

@@ -1,4 +1,4 @@
-"""The audit log at its borders: lost checkpoints, forged continuations, days of the filter, the triggers' function."""
+"""Edge cases of the audit log: lost checkpoints, forged continuations, the filter's days, the order of the triggers."""
 
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -25,7 +25,7 @@ def write() -> Entry:
 
 
 def made(count: int) -> list[str]:
-    """Make checkpoints of an entry each; return their notes."""
+    """Make this many checkpoints, each after one more entry. Return their notes."""
     notes = []
     for _ in range(count):
         write()
@@ -37,7 +37,7 @@ def made(count: int) -> list[str]:
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("left", [[], [0], [0, 1], [0, 1, 2]])
-def test_the_next_checkpoint_writes_all_that_the_file_lost(left: list[int]) -> None:
+def test_the_next_checkpoint_restores_what_the_file_lost(left: list[int]) -> None:
     notes = made(4)
     checkpoints.checkpoint_file().write_text("".join(notes[place] for place in left))
     (newest,) = made(1)
@@ -46,7 +46,7 @@ def test_the_next_checkpoint_writes_all_that_the_file_lost(left: list[int]) -> N
 
 @pytest.mark.django_db
 def test_it_reads_the_whole_file_when_its_end_has_none_of_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file lost more notes than are looked for at its end, and what it still has is not written again."""
+    """The file lost more notes than are searched at its end. Notes that it still has are not written again."""
     notes = made(5)
     monkeypatch.setattr(checkpoints, "_LOOKED_BACK", 2)
     checkpoints.checkpoint_file().write_text(notes[1])
@@ -89,14 +89,14 @@ def resuming(base_seq: int, base_hash: str, seq: int) -> StoredEntry:
 
 
 @pytest.mark.parametrize("base", [(0, chain.genesis("c")), (1, FIRST.hash)], ids=["the start", "an entry"])
-def test_a_continuation_is_not_expected_to_link_to_the_entry_before_it(base: tuple[int, str]) -> None:
-    """What Pointsman found is the one finding; the log goes on after it."""
+def test_a_continuation_need_not_link_to_the_entry_before_it(base: tuple[int, str]) -> None:
+    """The finding that Pointsman recorded is the only one, and the log continues after it."""
     resumed = resuming(*base, seq=2)
     assert examined(FIRST, resumed, entry(3, resumed.hash)) == [("forged", 2)]
 
 
 @pytest.mark.parametrize("evidence", NO_BASE, ids=str)
-def test_a_continuation_from_nowhere_must_link_like_any_entry(evidence: Any) -> None:
+def test_a_continuation_without_a_base_must_link_like_any_entry(evidence: Any) -> None:
     linked = entry(2, FIRST.hash, action=RESUME, evidence=evidence)
     assert examined(FIRST, linked) == [("forged", 2)]
     loose = entry(2, "e" * 64, action=RESUME, evidence=evidence)

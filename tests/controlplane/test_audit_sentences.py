@@ -1,4 +1,4 @@
-"""The wording of audit entries: who did what, in words that say what happened."""
+"""The sentences that describe audit entries: who did what."""
 
 from typing import Any
 

@@ -183,7 +183,7 @@ class TestIssuedKeys:
 
 
 @pytest.mark.django_db
-class TestWhatAKeyHandsOn:
+class TestWhatAKeyPassesOn:
     """Only a key's owner receives its text, and a key cannot create one with more rights."""
 
     def person(self, name: str, *roles: str, environment: str = "production") -> tuple[User, Actor]:

@@ -1,4 +1,4 @@
-"""Nothing verified is never "verified", and a key is only issued for what exists."""
+"""Verification of nothing never reports "verified". Also: a key is issued only for what exists."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Commands refuse wrong input in a sentence, and say what a wheel's operator can type."""
+"""Commands refuse invalid input in a sentence, and name commands that exist in this installation."""
 
 import getpass
 import socket
@@ -58,7 +58,7 @@ def test_waiting_for_a_server_ends_with_the_reason() -> None:
             call_command("wait", host="0.0.0.0", port=port, seconds=0)  # noqa: S104
 
 
-def test_the_set_up_names_a_command_that_the_installation_has() -> None:
+def test_setup_names_a_command_that_exists() -> None:
     for from_wheel, name in ((True, "pointsman-server"), (False, "manage.py")):
         out = StringIO()
         with override_settings(FROM_WHEEL=from_wheel):
@@ -75,7 +75,7 @@ def test_the_version_is_the_servers(
     assert capsys.readouterr().out.startswith("pointsman-server")
 
 
-def test_wrong_types_are_told_in_words() -> None:
+def test_a_wrong_type_is_named_in_plain_words() -> None:
     with pytest.raises(Exception, match="Expected a whole number") as told:
         read_ack(b'{"router": "r", "state": "applied", "revision": "x"}')
     assert "`int`" not in str(told.value)
@@ -88,6 +88,6 @@ def test_wrong_types_are_told_in_words() -> None:
     )
 
 
-def test_a_number_that_is_none_is_told_in_words() -> None:
+def test_an_invalid_number_is_described_in_plain_words() -> None:
     answer = Caller()("POST", "models", {"name": "a/b", "context_window": "x", "reason": "r"})
     assert "integer" not in answer.content.decode()

@@ -42,7 +42,7 @@ def test_a_misspelt_member_is_refused_and_the_right_one_suggested(call: Caller) 
     assert Model.objects.get(pk=model.pk).version == model.version
 
 
-def test_members_of_members_are_checked_too(call: Caller) -> None:
+def test_nested_members_are_checked_too(call: Caller) -> None:
     body = {"invited": "x", "roles": [{"role": "viewer", "enviroment": "production"}], "reason": "r"}
     answer = call("POST", "invitations", body)
     problem(answer, 400, "unknown_member")
@@ -73,7 +73,7 @@ def test_an_unknown_query_parameter_is_refused(call: Caller, query: str, hint: s
 
 
 @pytest.mark.parametrize("limit", ["-1", "0", "abc", "201", "", "1.5", "٣", "9" * 5000])
-def test_a_limit_that_is_not_one_is_refused(call: Caller, limit: str) -> None:
+def test_an_invalid_limit_is_refused(call: Caller, limit: str) -> None:
     assert "1 to 200" in problem(call("GET", f"rollouts?limit={limit}"), 422, "invalid_input")
 
 
@@ -118,7 +118,7 @@ def test_a_new_price_is_still_marked_as_set_by_a_person(call: Caller) -> None:
     assert Model.objects.get(pk=model.pk).price_source == ""
 
 
-def test_the_document_closes_the_bodies_that_are_not_also_answers() -> None:
+def test_the_document_allows_no_unknown_members_in_bodies() -> None:
     schemas = Client().get("/api/v1/schema").json()["components"]["schemas"]
     for name in ("GuardrailInput", "PatchedModelEdit", "ProposeInput", "TasksFile"):
         assert schemas[name]["additionalProperties"] is False, name

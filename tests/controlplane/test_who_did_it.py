@@ -41,7 +41,7 @@ def test_a_name_that_reads_as_the_engine_is_reserved(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["ci", "engineer", "systems", "pointsman ci", "system2", "", "maria"])
-def test_a_name_that_only_contains_one_is_not(name: str) -> None:
+def test_a_name_that_only_contains_a_reserved_one_is_allowed(name: str) -> None:
     assert not is_reserved(name)
 
 
@@ -68,7 +68,7 @@ def test_a_person_cannot_have_a_name_of_the_engine(name: str) -> None:
     assert not User.objects.exists()
 
 
-def test_the_api_says_so_with_a_stable_code(ben: User) -> None:
+def test_the_api_refuses_it_with_a_stable_code(ben: User) -> None:
     answer = Caller("admin", user=ben)(
         "POST", "keys", {"kind": "admin", "label": "Pointsman", "scopes": ["viewer"], "reason": "x"}
     )
@@ -104,7 +104,7 @@ def test_the_longest_label_fits_its_column() -> None:
         (SYSTEM, "Pointsman created team data"),
     ],
 )
-def test_entries_of_older_versions_read_right_too(actor: Actor, said: str) -> None:
+def test_entries_of_older_versions_are_described_correctly(actor: Actor, said: str) -> None:
     with transaction.atomic():
         assert sentences.told([record(actor)])[0][1] == said
 
@@ -120,7 +120,7 @@ def test_its_entry_names_the_person_and_the_key(ben: User, client: Client) -> No
 
 
 def test_filtering_by_a_person_finds_what_their_keys_did(ben: User, client: Client) -> None:
-    """Also if the entry names only the key, as older versions wrote it."""
+    """Even if the entry names only the key, as in entries of older versions."""
     key = Caller("admin", user=ben).key
     with transaction.atomic():
         record(Actor("key", key.key_id, "script", str(ben.pk)))

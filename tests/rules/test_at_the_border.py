@@ -1,4 +1,4 @@
-"""Values exactly at a border: the fewest tasks, one success, the same share, a margin of 100 %, evidence of 1."""
+"""Values exactly at a limit: the fewest tasks, one success, the same share, a margin of 100 %, evidence of 1."""
 
 import math
 from dataclasses import replace
@@ -39,14 +39,14 @@ def test_the_differing_share_needs_the_reports_of_both_arms(silent: str) -> None
 def test_free_tasks_are_certainly_within_a_bound_on_cost(
     tasks: int, cost: int, successes: int, certain: bool
 ) -> None:
-    """50 tasks (`least_cost_tasks`) that cost nothing, one a success: cost per success is 0, below any bound."""
+    """50 tasks (`least_cost_tasks`) cost nothing, and one is a success: cost per success is 0, below any bound."""
     measure = RatioBound(Metric.COST_PER_SUCCESS, 1_000.0, 0.1, REFERENCE)
     measure.whole.stats.candidate = Moments(tasks, cost, successes, cost * cost, cost, successes)
     found = measure.safe(1_000.0, Conditions())
     assert found == CERTAIN if certain else found < CERTAIN
 
 
-def test_the_baseline_s_last_minutes_begin_with_the_one_asked_for() -> None:
+def test_the_baselines_minutes_include_the_first_one_requested() -> None:
     opened = ledger()
     rows = [MinuteRow(1, minute, arm(100), arm(200 + minute)) for minute in (100, 101, 102)]
     assert len(opened.take(rows, before=103)) > 0
@@ -55,19 +55,19 @@ def test_the_baseline_s_last_minutes_begin_with_the_one_asked_for() -> None:
 
 
 @pytest.mark.parametrize("margin", [1.0, 1.5])
-def test_nothing_is_shown_about_a_mean_that_may_fall_to_zero(margin: float) -> None:
-    """Quality can fall by at most 100 %: with such a margin there is no worse mean that could be excluded."""
+def test_nothing_is_safe_at_a_margin_of_100_percent(margin: float) -> None:
+    """Quality can fall by at most 100 %, so with such a margin there is no worse mean to exclude."""
     measure = RatioChange(Metric.QUALITY, margin, 0.1, REFERENCE)
     measure.whole.stats.add(Moments(500, 400, 500, 335, 400, 500), Moments(500, 400, 500, 335, 400, 500))
     assert measure.safe(margin, Conditions()) == 0.0
     assert measure.safe(0.99, Conditions()) > 0.0
 
 
-def test_a_part_that_misses_as_much_as_the_whole_keeps_its_own_direction() -> None:
-    """The candidate misses 30 of 100 grades in the part and 10 overall; the baseline the other way round.
+def test_a_part_that_lacks_as_much_as_the_whole_keeps_its_own_direction() -> None:
+    """The candidate lacks 30 of 100 grades in the part and 10 overall; the baseline the other way round.
 
-    Z_HARM is 1 and the weight 50, so 1 standard error is sqrt(.2 x .8 / 50). Of the difference of 20 points .1434 are
-    left, in relation to the 90 % known in the other arm: an excess of .1594. In the part it is the candidate's.
+    Z_HARM is 1 and the weight 50, so one standard error is sqrt(.2 x .8 / 50). Of the difference of 20 points, .1434
+    remain; divided by the 90 % known in the other arm, the excess is .1594. In the part it belongs to the candidate.
     """
     measure = RateDifference(Metric.FAILURE, 0.02, 0.1, REFERENCE, {1_000}, (2,))
     part = RatePart(RateStatistics(rates.HARM_PSIS), MissingStatistics(30, 100, 10, 100, 10.0, 50.0))
@@ -82,7 +82,7 @@ def test_a_part_that_misses_as_much_as_the_whole_keeps_its_own_direction() -> No
 
 
 @pytest.mark.parametrize(("log_e", "listed"), [(-1e-9, False), (0.0, False), (1e-9, True)])
-def test_evidence_of_one_is_no_harm(log_e: float, listed: bool) -> None:
+def test_an_e_value_of_one_is_no_harm(log_e: float, listed: bool) -> None:
     """An e-value of 1 (ln 1 = 0) is no evidence: a guardrail is named as harmful only above it."""
     judgement = ledger(looks=5).judge(1)
     verdict = replace(judgement.verdicts[0], counted=True, log_e_counted=log_e)

@@ -1,4 +1,4 @@
-"""What raises while the evidence is computed counts nothing, is named, and stops nothing else; older sums are read."""
+"""A part of the evidence that raises counts nothing and is named; the others continue. Also: older sums are read."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ def of(opened: Accumulator, name: str) -> Verdict:
 
 
 @pytest.mark.parametrize("method", ["tasks", "margin_for", "harm"])
-def test_a_guardrail_that_can_t_be_judged_is_not_known(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_guardrail_that_raises_has_no_data(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = ledger(looks=5)
     monkeypatch.setattr(opened.measures["error"], method, raising)
     found = of(opened, "error").as_dict()
@@ -60,7 +60,7 @@ def test_a_guardrail_that_can_t_be_judged_is_not_known(method: str, monkeypatch:
     assert decision.reason.code == "evaluation_failed"
 
 
-def test_a_part_that_can_t_be_computed_counts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_that_raises_counts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = ledger(looks=20, failure=0.25)
     whole = opened.judge(1)
     monkeypatch.setattr(opened.measures["failure"], "_harm_part", raising)
@@ -74,7 +74,7 @@ def test_a_part_that_can_t_be_computed_counts_nothing(monkeypatch: pytest.Monkey
     assert judgement.log_e < whole.log_e
 
 
-def test_that_it_is_safe_can_fail_while_harm_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_harm_still_counts_if_the_evidence_of_safety_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = ledger(looks=20, failure=0.25)
     monkeypatch.setattr(opened.measures["failure"], "safe", raising)
     verdict = of(opened, "failure")
@@ -94,7 +94,9 @@ def test_that_it_is_safe_can_fail_while_harm_counts(monkeypatch: pytest.MonkeyPa
         ("shares", "differing_mismatch", "differing shares (OverflowError)"),
     ],
 )
-def test_what_only_holds_is_named(where: str, what: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_check_of_missing_data_that_raises_is_named(
+    where: str, what: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened = ledger(looks=20)
     before = opened.judge(1, detail=False)
     monkeypatch.setattr(type(getattr(opened, where)), what, raising)
@@ -106,7 +108,7 @@ def test_what_only_holds_is_named(where: str, what: str, said: str, monkeypatch:
     assert (judgement.missing == ()) == (what == "verdicts")
 
 
-def test_a_window_that_can_t_be_taken_in_is_named_and_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_measure_that_could_not_add_a_window_stays_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = ledger(looks=3)
     with monkeypatch.context() as broken:
         broken.setattr(opened.measures["retry"], "take", raising)
@@ -120,7 +122,7 @@ def test_a_window_that_can_t_be_taken_in_is_named_and_stays_so(monkeypatch: pyte
     assert of(opened, "error").n_candidate == 500
 
 
-def test_what_is_only_shown_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_displayed_figure_that_raises_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = ledger(looks=2)
     for name in ("interval", "safe_after"):
         monkeypatch.setattr(opened.measures["error"], name, raising)
@@ -130,7 +132,7 @@ def test_what_is_only_shown_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     assert opened.judge(1).broken == ()
 
 
-def test_costs_of_sticky_units_rest_on_their_failures() -> None:
+def test_costs_do_not_depend_on_failures_without_sticky_units() -> None:
     opened = Accumulator.open(guardrails_for(), STAGES, REFERENCE)
     opened.failed["failure"] = "OverflowError"
     assert of(opened, "cost_per_success").failed == ""
@@ -141,7 +143,7 @@ def test_costs_of_sticky_units_rest_on_their_failures() -> None:
 
 
 def test_it_reads_sums_by_stage() -> None:
-    """Format 4 had a row for each stage; what came later than it is unknown, not nothing."""
+    """Format 4 had a row for each stage. Figures that were added later are unknown, not 0."""
     opened = Accumulator.open(guardrails_for(), STAGES, REFERENCE)
     older: dict[str, Any] = {**opened.as_dict(), "format": 4}
     rate = {"1": [100, 9, 900, 70, 1.5, 90.0, 0.5, 0.25], "3": [300, 40, 400, 30, 2.5, 170.0, 0.75, 0.5]}
@@ -174,7 +176,7 @@ def test_sums_merge_field_by_field() -> None:
 
 
 def test_what_older_sums_lack_stays_unknown_after_new_windows() -> None:
-    """The likelihood ratio at an odds ratio that format 4 lacks must not be taken for a figure as windows are added."""
+    """Format 4 lacks some odds ratios. Adding windows must not make their unknown likelihood ratios look known."""
     psis = (*rates.HARM_PSIS, 12.0, 100.0)
     known = RateStatistics(rates.HARM_PSIS)
     older = RateStatistics.load_older(psis, known.dump()[:6] + known.llr)

@@ -1,4 +1,4 @@
-"""Where nothing was reported: empty sums are 0, unknown where 0 would say something, and add nothing."""
+"""Sums of nothing: 0, or unknown where 0 would be a claim; adding them changes nothing. Also: defaults that matter."""
 
 from dataclasses import fields
 from typing import Any
@@ -45,8 +45,8 @@ SUMS: list[Any] = [
 
 
 @pytest.mark.parametrize("empty", SUMS, ids=lambda empty: type(empty).__name__)
-def test_nothing_is_nought(empty: Any) -> None:
-    """Each field is 0, or empty, or is made of such; `errors` is a count, or what was not computed yet."""
+def test_empty_sums_are_zero_or_unknown(empty: Any) -> None:
+    """Each field is 0, empty, or made of such values. `errors` is a count in some sums, in others not computed yet."""
     nothing = {0, None}
     for one in fields(empty):
         value = getattr(empty, one.name)
@@ -60,8 +60,8 @@ def test_nothing_is_nought(empty: Any) -> None:
             assert value == type(value)(), one.name
 
 
-def test_nothing_adds_nothing() -> None:
-    """The neutral element of each sum, seen on sums whose fields are all different."""
+def test_adding_empty_sums_changes_nothing() -> None:
+    """Added to sums whose fields all differ, so that no field can be mistaken for another."""
     figures: list[Any] = [*range(1, 19), GradedCosts(1, 2, 3, 4.0, 5, 6), (7, 8, 9), 70]
     arm = ArmSums(*figures)
     assert arm + ArmSums() == ArmSums() + arm == arm
@@ -77,8 +77,8 @@ def test_nothing_adds_nothing() -> None:
     assert tuple(NOTHING) == (0,) * 22
 
 
-def test_what_is_not_said_otherwise() -> None:
-    """The defaults that mean something."""
+def test_the_defaults_are_those_documented() -> None:
+    """The defaults that affect a decision."""
     assert Stage("shadow").as_dict() == {
         "mode": "shadow", "share_pcm": 0, "min_minutes": 0, "min_tasks": 0, "max_hours": None, "on_timeout": "hold",
         "approval": False, "mirror_pcm": 0, "skippable": False, "tolerance": 1.0,
@@ -116,7 +116,7 @@ def test_what_is_not_said_otherwise() -> None:
     assert not plain.latency_declared
 
 
-def test_a_verdict_s_defaults_say_that_nothing_counts() -> None:
+def test_a_verdict_counts_nothing_by_default() -> None:
     verdict = Verdict(
         "failure", Metric.FAILURE, VerdictResult.PASS, 1, 1, None, None, None, 0.0, 0.0, 0.1, 0.1, 1.0,
         counted=False, gates=True,

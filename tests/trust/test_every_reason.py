@@ -1,4 +1,4 @@
-"""Every write takes a reason, whatever its door: each URL of the matrix, and each operation of the API's document."""
+"""Every write takes a reason: each URL of the matrix, and each operation of the API's document."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ ASKING = ("validate", "backtest", "dry-run", "rehearse", "replay", "audit/verifi
 
 
 @pytest.mark.parametrize("name", ["superuser", "key: every scope"])
-def test_the_reason_given_is_the_entrys(name: str) -> None:
+def test_the_entry_has_the_given_reason(name: str) -> None:
     made = world.make()
     credential = next(one for one in CREDENTIALS if one.name == name)
     caller, lost, writes = credentials.make(credential, made.team), {}, 0
@@ -32,7 +32,7 @@ def test_the_reason_given_is_the_entrys(name: str) -> None:
 
 
 def fields_of(operation: dict[str, Any]) -> set[str]:
-    """The members of a request's body, and its parameters."""
+    """Return the names of the members of a request's body and of its parameters."""
     found = {parameter["name"] for parameter in operation.get("parameters", [])}
     for content in operation.get("requestBody", {}).get("content", {}).values():
         schema = content["schema"]

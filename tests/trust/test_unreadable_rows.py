@@ -1,7 +1,7 @@
-"""Values that no column of theirs could hold by the application: `audit verify` names them, and work goes on.
+"""Values that Pointsman itself could never write: `audit verify` names them, and Pointsman keeps working.
 
-JSON of another shape, a policy that is no JSON and, in SQLite, which stores anything in any column, text for a number,
-a date that does not exist, bytes for text.
+JSON of another shape, and a policy that is not JSON. Also, on SQLite, which stores any value in any column: text in
+place of a number, a date that does not exist, bytes in place of text.
 """
 
 from collections.abc import Iterator
@@ -83,7 +83,7 @@ def found() -> list[str]:
 
 
 @pytest.mark.parametrize(("label", "column", "value", "name"), OTHER_SHAPES)
-def test_a_row_of_another_shape_is_named(label: str, column: str, value: Any, name: str) -> None:
+def test_a_row_with_unexpected_json_is_named(label: str, column: str, value: Any, name: str) -> None:
     written(apps.get_model(label), column, value)
     assert any(finding.startswith(name) for finding in found())
 
@@ -97,7 +97,7 @@ def test_a_row_that_cannot_be_read_is_found(label: str, column: str, value: Any,
 
 @only_sqlite
 @pytest.mark.parametrize(("label", "column", "value", "name"), OF_LOG)
-def test_a_log_that_cannot_be_read_is_found_and_goes_on(
+def test_an_unreadable_log_is_found_and_writes_continue(
     label: str, column: str, value: Any, name: str
 ) -> None:
     written(apps.get_model(label), column, value)
@@ -114,8 +114,8 @@ def test_a_log_that_cannot_be_read_is_found_and_goes_on(
 @pytest.mark.parametrize(
     "body", [b"x", b"{}", b"[]", b'{"diff":[]}', b"\xff", b'{"diff":[3]}', b'{"diff":[{"path":1}],"seq":0}']
 )
-def test_an_entry_that_is_none_can_be_looked_at(body: bytes) -> None:
-    """An auditor opens what the verification named: its columns are shown, and the rest of the list."""
+def test_an_entry_with_an_unreadable_body_can_be_viewed(body: bytes) -> None:
+    """An auditor opens the entry that verification named: its columns are shown, and so is the rest of the list."""
     call, client = Caller("admin"), logged_in("root", "admin")
     Entry.objects.filter(seq=2).update(body=body)
     for path in ("audit", "audit/2"):

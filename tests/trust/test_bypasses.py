@@ -1,4 +1,4 @@
-"""Siblings of the ways round in the recorded cases: another door, another order, another credential; one rule each."""
+"""Variants of the recorded bypasses T1 to T15: through the console, in another order, or with another credential."""
 
 from typing import Any
 
@@ -35,8 +35,8 @@ def person(name: str, *roles: str) -> User:
     return user
 
 
-def test_t1_an_admins_form_rotates_no_approvers_key(served: Workload) -> None:
-    """By the console, not the API; and an unattended key rotates nobody's."""
+def test_t1_an_admin_cannot_rotate_an_approvers_key(served: Workload) -> None:
+    """In the console instead of the API, and with a key that belongs to nobody."""
     eva = person("eva", "approver")
     key, _ = access.issue_key("admin", "", "eva's", actor=SYSTEM, user=eva, scopes=["approver"])
     form = {"overlap_hours": "24", **WHY}
@@ -46,20 +46,20 @@ def test_t1_an_admins_form_rotates_no_approvers_key(served: Workload) -> None:
     assert not Key.objects.filter(rotated_from=key).exists()
 
 
-def test_t2_stop_and_serve_by_the_console_and_with_a_key(served: Workload) -> None:
+def test_t2_stopping_and_serving_again_does_not_avoid_the_approval(served: Workload) -> None:
     call, client = Caller("operator"), logged_in("olaf", "operator")
     place = "workloads/summaries/production"
     assert client.post(f"/console/{place}/stop/", WHY).status_code == 302
     newest = served.versions.latest("number")
     asked = client.post(f"/console/{place}/serve/", WHY | {"version": newest.pk})
-    assert asked.status_code == 302  # asked for, not served
+    assert asked.status_code == 302  # requested, not served
     body = WHY | {"version": newest.number}
     assert call("POST", "environments/production/assignments/summaries/serve", body).status_code == 409
     assert not Assignment.objects.exists()
 
 
-def test_t3_each_of_what_a_yes_covers_voids_it_or_is_refused(served: Workload) -> None:
-    """Not the guardrails but the lag and the signal, after the yes and by an owner."""
+def test_t3_changed_criteria_void_the_approval(served: Workload) -> None:
+    """An owner changes the outcome lag and the success signal, not the guardrails, after the approval."""
     maria = person("maria", "editor", "operator")
     served.owner.members.add(maria)
     eva = Actor.of_user(person("eva", "approver"))
@@ -76,19 +76,19 @@ def test_t3_each_of_what_a_yes_covers_voids_it_or_is_refused(served: Workload) -
     assert rollout.started_at is None
 
 
-def test_t5_an_admins_form_switches_four_eyes_off_for_nobody(served: Workload) -> None:
+def test_t5_an_admin_alone_cannot_switch_four_eyes_off(served: Workload) -> None:
     place = served.assignments.get().environment
     client = logged_in("root", "admin")
     form = {"description": "", "poll_interval_ms": 10_000, "expected": place.version, **WHY}
-    client.post("/console/environments/production/edit/", form)  # the box is not in the form, so not ticked
+    client.post("/console/environments/production/edit/", form)  # a checkbox that is not ticked is not sent
     call = Caller("admin", user=User.objects.get(username="root"))
     call("PATCH", "environments/production", {"four_eyes": False} | WHY, **{"If-Match": "*"})
     place.refresh_from_db()
     assert place.four_eyes
 
 
-def test_t7_a_narrowed_key_does_nothing_about_no_workload(served: Workload) -> None:
-    """Not pin and stop but what is about all of them: people, plans, models, receivers, environments."""
+def test_t7_a_key_limited_to_a_workload_changes_nothing_else(served: Workload) -> None:
+    """Neither other workloads nor what all share: plans, teams, environments, models."""
     call = Caller("admin", "operator", workloads=["another"])
     plan: dict[str, Any] = {"name": "p", "stages": [{"mode": "full"}], **WHY}
     asked = [
@@ -103,7 +103,7 @@ def test_t7_a_narrowed_key_does_nothing_about_no_workload(served: Workload) -> N
     assert not Entry.objects.filter(actor_id=call.key.key_id, outcome="done").exists()
 
 
-def test_t9_a_yes_by_the_console_without_what_it_saw(served: Workload) -> None:
+def test_t9_the_console_accepts_no_approval_without_the_right_binding(served: Workload) -> None:
     rollout = proposed(served, served.assignments.get().environment)
     client = logged_in("eva", "approver")
     for bound in ("", "0" * 64):
@@ -112,14 +112,14 @@ def test_t9_a_yes_by_the_console_without_what_it_saw(served: Workload) -> None:
     assert not rollout.approvals.exists()
 
 
-def test_t13_a_viewers_attempts_by_the_console_are_entries(served: Workload) -> None:
+def test_t13_a_viewers_attempts_in_the_console_are_entries(served: Workload) -> None:
     client, place = logged_in("tom", "viewer"), "/console/workloads/summaries/production"
     for path, form in (("stop/", WHY), ("serve/", WHY | {"break_glass": "on"}), ("unpin/", WHY)):
         assert client.post(f"{place}/{path}", form).status_code == 403
     assert Entry.objects.filter(outcome="refused", actor_label="tom").count() == 3
 
 
-def test_t15_an_editor_of_another_team_moves_no_rollout_by_the_console(served: Workload) -> None:
+def test_t15_an_editor_of_another_team_moves_no_rollout_in_the_console(served: Workload) -> None:
     client = logged_in("ed", "editor")
     rollout = proposed(served, served.assignments.get().environment)
     for action in ("cancel", "amend"):
@@ -132,7 +132,7 @@ def test_t15_an_editor_of_another_team_moves_no_rollout_by_the_console(served: W
 @pytest.mark.parametrize(
     "body", [b'{"events":[{"at":null}', b'{"events":', b"[", b"\xff", b'{"events":[{}]}']
 )
-def test_t14_a_body_that_is_cut_off_is_no_500(served: Workload, body: bytes) -> None:
+def test_t14_a_truncated_body_or_forged_cursor_gets_a_4xx(served: Workload, body: bytes) -> None:
     call = Caller("admin")
     for path in ("rollouts", "keys", "workloads", "notifications/receivers", "invitations"):
         assert 400 <= call("POST", path, body).status_code < 500

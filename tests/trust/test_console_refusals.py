@@ -1,4 +1,4 @@
-"""A console form that refuses by a rule leaves one entry, like the action; invalid input leaves none."""
+"""A form of the console that a rule refuses leaves one entry, like the action; invalid input leaves none."""
 
 from typing import Any
 
@@ -42,34 +42,34 @@ def described(workload: Workload, **fields: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["summaries", " summaries "])
-def test_a_workload_name_that_is_taken(served: Workload, name: str) -> None:
+def test_a_taken_workload_name_is_one_entry(served: Workload, name: str) -> None:
     answer = root().post("/console/new-workload/", described(served, name=name))
     assert answer.status_code == 422
     assert "exists already; choose another name" in answer.content.decode()
     assert refusals() == ["workload.register"]
 
 
-def test_an_environment_name_that_is_taken(served: Workload) -> None:
+def test_a_taken_environment_name_is_one_entry(served: Workload) -> None:
     form = {"name": "production", "poll_interval_ms": 10_000}
     assert root().post("/console/new-environment/", form).status_code == 422
     assert refusals() == ["environment.register"]
 
 
-def test_a_model_name_that_is_taken(served: Workload) -> None:
+def test_a_taken_model_name_is_one_entry(served: Workload) -> None:
     client = root()
     assert client.post("/console/new-model/", MODEL).status_code == 302
     assert client.post("/console/new-model/", MODEL).status_code == 422
     assert refusals() == ["model.add"]
 
 
-def test_unpinning_without_a_pin(served: Workload) -> None:
+def test_unpinning_without_a_pin_is_one_entry(served: Workload) -> None:
     answer = root().post("/console/workloads/summaries/production/unpin/", {"reason": "x"})
     assert answer.status_code == 422
     assert "is not pinned in production" in answer.content.decode()
     assert refusals() == ["assignment.unpin"]
 
 
-def test_a_team_of_others_gets_no_workload(served: Workload) -> None:
+def test_a_workload_cannot_be_given_to_another_team(served: Workload) -> None:
     others = Team.objects.create(name="others")
     client = logged_in("ed", "editor")
     served.owner.members.add(User.objects.get(username="ed"))
@@ -80,7 +80,7 @@ def test_a_team_of_others_gets_no_workload(served: Workload) -> None:
     assert served.owner != others
 
 
-def test_a_version_that_was_saved_meanwhile(served: Workload) -> None:
+def test_a_version_based_on_an_outdated_one_is_refused(served: Workload) -> None:
     text = as_yaml(served.versions.get().document | {"rules": []})
     answer = root().post("/console/workloads/summaries/versions/new/", {"text": text, "newest": "0"})
     assert answer.status_code == 409
@@ -104,7 +104,7 @@ def test_invalid_input_leaves_no_entry(served: Workload, path: str, form: dict[s
 
 
 def test_a_missing_object_is_a_404_and_leaves_no_entry(served: Workload) -> None:
-    """Like in the API: a URL that leads nowhere requests nothing."""
+    """As in the API, where a URL of a missing object requests nothing."""
     answer = root().post("/console/workloads/summaries/guardrails/failure/reset/", {"reason": "x"})
     assert answer.status_code == 404
     assert refusals() == []

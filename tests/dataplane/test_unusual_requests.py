@@ -1,5 +1,7 @@
-"""Requests that offer another protocol, promise a body, or read nothing, to a whole server: siblings of requests that
-were once misread, or kept all others waiting."""
+"""Requests that offer another protocol, announce a body that never comes, or do not read the response.
+
+They are sent to a whole server, and are variants of requests that were once misread or blocked all others.
+"""
 
 import json
 import socket
@@ -21,7 +23,7 @@ UPGRADES = {
     "h2c": "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n",
     "TLS": "Connection: Upgrade\r\nUpgrade: TLS/1.3\r\n",
 }
-DOORS = ("/console/login/", "/api/v1/teams", "/router/v1/snapshot", "/healthz")
+PATHS = ("/console/login/", "/api/v1/teams", "/router/v1/snapshot", "/healthz")
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def server(served: Served) -> Iterator[Server]:
 
 
 def told(server: Server, data: str | bytes, *, seconds: float = 20) -> bytes:
-    """Send it, and return all that the server says until it closes the connection or falls silent."""
+    """Send the data. Return everything received until the server closes the connection or sends no more."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=seconds) as connection:
         connection.sendall(data.encode() if isinstance(data, str) else data)
         found = b""
@@ -41,14 +43,14 @@ def told(server: Server, data: str | bytes, *, seconds: float = 20) -> bytes:
         return found
 
 
-def test_no_offer_of_another_protocol_is_taken_and_no_body_is_lost(server: Server, served: Served) -> None:
+def test_protocol_upgrades_are_ignored_and_no_body_is_lost(server: Server, served: Served) -> None:
     _, key = issue_key("admin", "", "script", actor=SYSTEM, scopes=["admin"])
     for number, offer in enumerate(UPGRADES.values()):
-        for door in DOORS:
-            head = f"GET {door} HTTP/1.1\r\nHost: localhost\r\n{offer}\r\n"
+        for path in PATHS:
+            head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{offer}\r\n"
             last = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
             answers = told(server, head + last)
-            assert answers.count(b"HTTP/1.1 ") == 2, (door, answers[:200])
+            assert answers.count(b"HTTP/1.1 ") == 2, (path, answers[:200])
             assert b"HTTP/1.1 101" not in answers
         body = json.dumps({"name": f"offered-{number}", "members": [], "reason": "x"})
         made = told(
@@ -59,7 +61,7 @@ def test_no_offer_of_another_protocol_is_taken_and_no_body_is_lost(server: Serve
         assert made.startswith(b"HTTP/1.1 201"), made[:300]
 
 
-def test_what_is_no_request_is_refused_and_others_are_answered(server: Server, served: Served) -> None:
+def test_invalid_requests_are_refused_and_others_still_answered(server: Server, served: Served) -> None:
     rest = "Host: localhost\r\nConnection: close\r\n\r\n"
     odd = [
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00",
@@ -73,24 +75,24 @@ def test_what_is_no_request_is_refused_and_others_are_answered(server: Server, s
         answer = told(server, data)
         assert answer == b"" or 300 <= int(answer.split()[1]) < 500, (data[:40], answer[:200])
         assert b"evil.example" not in answer.partition(b"\r\n\r\n")[0]
-    # The absolute form names nobody else's host.
+    # The host of an absolute URL is never repeated in the response.
     for url in ("http://evil.example/console/", "http://evil.example/api/v1/schema"):
         answer = told(server, f"GET {url} HTTP/1.1\r\n{rest}")
         assert 200 <= int(answer.split()[1]) < 500
         assert b"evil.example" not in answer
-    # A trailer is no credential.
+    # A key in a trailer is not accepted.
     _, key = issue_key("admin", "", "script", actor=SYSTEM, scopes=["admin"])
     chunk = b'{"name":"t","members":[],"reason":"x"}'
-    for door in ("/api/v1/teams", "/router/v1/outcomes"):
-        head = f"POST {door} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    for path in ("/api/v1/teams", "/router/v1/outcomes"):
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         head += "Trailer: Authorization\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
         body = b"%x\r\n%s\r\n0\r\nAuthorization: Bearer %s\r\n\r\n" % (len(chunk), chunk, key.encode())
         assert told(server, head.encode() + body).startswith(b"HTTP/1.1 401")
     assert httpx.get(f"{server.url}/healthz").status_code == 200
 
 
-def test_promised_bodies_and_unread_exports_keep_nobody_waiting(server: Server, served: Served) -> None:
-    """More clients than threads: each promises a body that never comes, or asks for an export and reads nothing."""
+def test_missing_bodies_and_unread_exports_delay_nobody(server: Server, served: Served) -> None:
+    """More clients than threads: each announces a body that never comes, or requests an export and does not read it."""
     _, key = issue_key("admin", "", "script", actor=SYSTEM, scopes=["admin"])
     for _ in range(40):
         with transaction.atomic():

@@ -1,4 +1,7 @@
-"""Siblings of the guesses at passwords, and of changes without a reason: other doors, and the command line."""
+"""Guesses at passwords, codes and invitations are limited wherever they are possible, and become entries.
+
+Also: a key created by a command takes a reason.
+"""
 
 from typing import Any
 
@@ -19,7 +22,7 @@ RIGHT = "a long enough word"
 
 @pytest.fixture
 def stolen() -> Client:
-    """A session of maria's in the hands of somebody who does not know her password."""
+    """Maria's session, used by somebody who does not know her password."""
     cache.clear()
     client = Client()
     client.force_login(User.objects.create_user("maria", password=RIGHT))
@@ -30,7 +33,7 @@ def refusals() -> list[str]:
     return list(Entry.objects.filter(outcome="refused").values_list("action", flat=True))
 
 
-DOORS: dict[str, Any] = {
+FORMS: dict[str, Any] = {
     "/console/account/confirm/": lambda word: {"password": word},
     "/console/account/password/": lambda word: {
         "oldpassword": word, "password1": "another long word 7", "password2": "another long word 7",
@@ -38,19 +41,19 @@ DOORS: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_guesses_in_a_stolen_session_are_entries_and_count_as_sign_ins(door: str, stolen: Client) -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_guesses_in_a_stolen_session_are_entries_and_count_as_sign_ins(form: str, stolen: Client) -> None:
     for number in range(4):
-        stolen.post(door, DOORS[door](f"wrong {number}"))
+        stolen.post(form, FORMS[form](f"wrong {number}"))
     assert refusals() == ["session.begin"] * 4
     for number in range(6):
         Client().post("/console/login/", {"username": "maria", "password": f"wrong too {number}"})
-    cache.clear()  # what remains is the count by name and address
-    assert stolen.post(door, DOORS[door](RIGHT)).status_code == 429
+    cache.clear()  # only the count by name and address remains
+    assert stolen.post(form, FORMS[form](RIGHT)).status_code == 429
     assert User.objects.get().check_password(RIGHT)
 
 
-def test_a_key_by_the_command_takes_a_reason(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_key_created_by_a_command_takes_a_reason(capsys: pytest.CaptureFixture[str]) -> None:
     call_command("keys", "create", "admin", "cron", "--scope", "viewer", "--reason", "for the nightly report")
     call_command("keys", "create", "admin", "cron", "--scope", "viewer")
     reasons = Entry.objects.filter(action="key.issue").order_by("seq").values_list("reason", flat=True)
@@ -59,24 +62,24 @@ def test_a_key_by_the_command_takes_a_reason(capsys: pytest.CaptureFixture[str])
 
 
 def test_codes_cannot_be_guessed_in_a_stolen_session_either(stolen: Client) -> None:
-    """The guesses at the sign-in and those at a confirmation are of one count."""
+    """Guesses at the sign-in and at a confirmation share one count."""
     TOTP.activate(User.objects.get(), "JBSWY3DPEHPK3PXP")
     other = Client()
     other.post("/console/login/", {"username": "maria", "password": RIGHT})
     for number in range(3):
         other.post("/console/login/second-factor/", {"code": f"{number:06}"})
         stolen.post("/console/account/confirm-code/", {"code": f"{number:06}"})
-    assert len(refusals()) == 5  # the sixth was not looked at
+    assert len(refusals()) == 5  # the sixth was not checked
     right = format_hotp_value(hotp_value("JBSWY3DPEHPK3PXP", int(timezone.now().timestamp()) // 30))
     stolen.post("/console/account/confirm-code/", {"code": right})
-    assert stolen.get("/console/account/totp/off/").status_code == 302  # it still asks
+    assert stolen.get("/console/account/totp/off/").status_code == 302  # it still asks for a confirmation
     other.post("/console/login/second-factor/", {"code": right})
     assert other.get("/console/").status_code == 302
 
 
 @pytest.mark.parametrize("path", ["password/reset/", "login/code/", "signup/", "account/password/set/"])
-def test_no_other_door_leads_in(path: str, stolen: Client) -> None:
-    """No password by mail, no code by mail, no account of one's own."""
+def test_no_other_url_signs_anybody_in(path: str, stolen: Client) -> None:
+    """There is no password reset by e-mail, no log-in code by e-mail and no sign-up."""
     for client in (Client(), stolen):
         answer = client.post(
             f"/console/{path}", {"email": "maria@example.org", "password1": "another long 7"}

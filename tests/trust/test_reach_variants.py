@@ -1,6 +1,6 @@
-"""Siblings of two ways round: a role in staging that reached production, and people with a part in what they approve.
+"""Variants of two bypasses: a role in staging that changed production, and an approval by a contributor.
 
-By other fields, other doors, other credentials and in another order.
+Through other fields, URLs and credentials, and in another order.
 """
 
 from collections.abc import Callable
@@ -51,7 +51,7 @@ def sam() -> User:
 
 
 def everything() -> list[Any]:
-    """What reaches production, or judges what does."""
+    """Return everything that is served in production or decides how rollouts there are judged."""
     kept = [Workload, Assignment, Model, Plan, GuardrailOverride, Rollout, ChangeRequest]
     rows = [list(model._default_manager.order_by("pk").values()) for model in kept]
     return [*rows, list(Environment.objects.filter(name="production").values())]
@@ -64,8 +64,8 @@ OTHER: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_no_field_of_a_workload_but_its_description(workload: Workload) -> None:
-    """Every field that the API writes: a new one must be refused, too."""
+def test_an_editor_of_staging_changes_only_the_description_of_a_workload(workload: Workload) -> None:
+    """Tests every field that the API can write, so a new one must be refused, too."""
     builders.team("others").members.add(sam())
     fields = WorkloadEditSerializer().fields
     writable = {name for name, field in fields.items() if not field.read_only} - DESCRIBES - {"reason"}
@@ -81,7 +81,7 @@ def test_no_field_of_a_workload_but_its_description(workload: Workload) -> None:
             answer = call("PATCH", "workloads/summaries", {name: OTHER[name]} | WHY, **{"If-Match": "*"})
             assert answer.status_code == 403, (name, answer.content)
     assert everything() == before
-    assert Entry.objects.filter(outcome="refused").count() >= 20  # the rest of a flood is folded
+    assert Entry.objects.filter(outcome="refused").count() >= 20  # further ones are only counted
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,9 @@ def test_no_field_of_a_workload_but_its_description(workload: Workload) -> None:
         ("keys/new/", {"kind": "router", "environment": "production", "label": "mine"}),
     ],
 )
-def test_nothing_of_production_by_the_console(workload: Workload, path: str, form: dict[str, Any]) -> None:
+def test_an_editor_of_staging_changes_no_production_in_the_console(
+    workload: Workload, path: str, form: dict[str, Any]
+) -> None:
     rollouts.set_guardrail(workload, "failure", actor=SYSTEM, margin=0.03, reason="r")
     before, client = everything(), logged_in("sam")
     owner = workload.owner.name
@@ -145,7 +147,7 @@ def test_nothing_of_production_by_the_console(workload: Workload, path: str, for
         ("POST", "rollouts/{rollout}/reject", {}),
     ],
 )
-def test_nothing_of_production_by_the_api(
+def test_an_editor_of_staging_changes_no_production_through_the_api(
     workload: Workload, method: str, path: str, body: dict[str, Any]
 ) -> None:
     receiver, _ = notifications.add_receiver("ops", "webhook", "https://hooks.example.org/", actor=SYSTEM)
@@ -161,9 +163,9 @@ def test_nothing_of_production_by_the_api(
     assert not Entry.objects.filter(outcome="done", actor_id=call.key.key_id).exists()
 
 
-# --- a part in what one approves ----------------------------------------------------------------------
+# --- contributors cannot approve ----------------------------------------------------------------------
 
-Parts = Callable[[], Rollout]
+Prepare = Callable[[], Rollout]
 
 
 def _amended_twice() -> Rollout:
@@ -191,7 +193,7 @@ def _drafted() -> Rollout:
 
 
 @pytest.mark.parametrize("order", [_amended_twice, _amended_by_key, _approved_then_amended, _drafted])
-def test_whoever_had_a_part_is_out_by_every_door(order: Parts) -> None:
+def test_a_contributor_cannot_approve_by_any_means(order: Prepare) -> None:
     rollout = order()
     ben = User.objects.get(pk=BEN.id)
     for out in (BEN, Actor("key", "k", "a key of his", BEN.user_id)):
@@ -207,8 +209,8 @@ def test_whoever_had_a_part_is_out_by_every_door(order: Parts) -> None:
     assert (rollout.state, rollout.approvals.filter(withdrawn_at=None).count()) == ("awaiting_approval", 0)
 
 
-def test_the_author_of_a_version_agrees_to_no_request_for_it() -> None:
-    """Asked for by somebody else, taken back, and asked for again by a third: the author stays out, by his key too."""
+def test_the_author_of_a_version_cannot_approve_a_request_for_it() -> None:
+    """Ben is the author; Anna requests it and withdraws, Carl requests it again. Ben stays excluded, also by key."""
     places.people()
     production = builders.environment("production", four_eyes=True)
     version = builders.version(builders.workload("summaries"), actor=BEN)
@@ -226,7 +228,7 @@ def test_the_author_of_a_version_agrees_to_no_request_for_it() -> None:
     assert Assignment.objects.get().baseline == version
 
 
-def test_whoever_broke_the_glass_reviews_it_by_no_key_of_theirs() -> None:
+def test_nobody_reviews_their_own_use_of_break_glass_even_with_a_key() -> None:
     places.people()
     production = builders.environment("production", four_eyes=True)
     version = builders.version(builders.workload("summaries"), actor=ANNA)

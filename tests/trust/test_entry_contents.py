@@ -1,4 +1,4 @@
-"""What the audit entry of a write says, field by field: what was, what is, whom it is about, and on what it rests."""
+"""The contents of audit entries, field by field: the states before and after, the target, the reason, the evidence."""
 
 import json
 from typing import Any
@@ -23,19 +23,19 @@ HALF = [{"mode": "percentage", "share_pcm": 50_000}, {"mode": "full"}]
 
 
 def said(action: str) -> dict[str, Any]:
-    """The newest entry of an action."""
+    """Return the newest entry of an action."""
     body: dict[str, Any] = json.loads(bytes(Entry.objects.filter(action=action).latest("seq").body))
     return body
 
 
 def states(entry: dict[str, Any], before: dict[str, Any] | None, after: dict[str, Any] | None) -> bool:
-    """Whether the entry has the hashes of both, and their difference."""
+    """Return whether the entry has the hashes of both states, and their difference."""
     known = [None if one is None else chain.digest(chain.plain(one)) for one in (before, after)]
     difference = chain.plain(chain.difference(before or {}, after or {}))
     return [entry["before_sha256"], entry["after_sha256"]] == known and entry["diff"] == difference
 
 
-def test_the_life_of_a_plan_is_in_the_log() -> None:
+def test_each_change_of_a_plan_is_recorded() -> None:
     actions.add_plan("slow", FULL, actor=ANNA, description="At once.", reason="for reverts")
     first = {"description": "At once.", "stages": check(FULL), "version": 1}
     added = said("plan.add")
@@ -58,7 +58,7 @@ def test_the_life_of_a_plan_is_in_the_log() -> None:
     assert not Plan.objects.filter(name="slow").exists()
 
 
-def test_a_plan_that_is_gone_or_newer_is_not_changed() -> None:
+def test_a_missing_or_newer_plan_is_not_changed() -> None:
     with pytest.raises(NotFound, match="'slow'"):
         actions.edit_plan("slow", actor=ANNA, stages=FULL)
     with pytest.raises(NotFound, match="'slow'"):
@@ -73,7 +73,7 @@ def test_a_plan_that_is_gone_or_newer_is_not_changed() -> None:
     assert Plan.objects.get(name="slow").stages == check(FULL)
 
 
-def test_the_life_of_a_guardrail_is_in_the_log() -> None:
+def test_each_change_of_a_guardrail_is_recorded() -> None:
     workload = builders.workload("summaries")
 
     def values(version: int, **given: Any) -> dict[str, Any]:
@@ -97,8 +97,8 @@ def test_the_life_of_a_guardrail_is_in_the_log() -> None:
 
 
 @pytest.mark.parametrize("ended", ["reject", "withdraw"])
-def test_how_a_request_ended_is_in_the_log(ended: str) -> None:
-    """With its reason, the fields before and after, and the place it was asked for."""
+def test_the_end_of_a_change_request_is_recorded(ended: str) -> None:
+    """With its reason, the fields before and after, the environment and the workload."""
     environment = builders.environment("production", four_eyes=True)
     version = builders.version(builders.workload("summaries"), actor=SYSTEM)
     request = request_serving(environment, version, actor=ANNA, reason="the first")
@@ -121,7 +121,7 @@ def test_how_a_request_ended_is_in_the_log(ended: str) -> None:
         getattr(change_requests, ended)(done, actor=by, reason="again")
 
 
-def test_what_an_applied_change_rests_on_names_the_request() -> None:
+def test_the_evidence_of_an_applied_change_names_its_request() -> None:
     environment = builders.environment("production", four_eyes=True)
     version = builders.version(builders.workload("summaries"), actor=SYSTEM)
     request = request_serving(environment, version, actor=ANNA, reason="the first")
