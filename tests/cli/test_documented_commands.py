@@ -35,7 +35,7 @@ ELSEWHERE = {
     "pip install pointsman": "tests/deploy/test_wheels.py: the wheel in an empty environment",
     "pip install --require-hashes": "tests/dataplane/test_cdn.py: with what requirements/s3.txt installs",
     "export ": "settings of the reader's own",
-    "manage.py signing_key": "tests/door/test_signing_keys.py: it changes the instance's key",
+    "manage.py signing_key": "tests/security/test_signing_keys.py: it changes the instance's key",
     "flagd start": "tests/integrations/test_flagd.py: flagd's own evaluator reads such a file",
     "POINTSMAN_URL=https://pointsman.example POINTSMAN_KEY=pmr_… POINTSMAN_STORE":
         "tests/integrations/test_litellm.py: LiteLLM's own proxy with such a configuration",

@@ -19,7 +19,7 @@ from controlplane.server.gateway import Gateway
 from controlplane.server.messages import Application
 from controlplane.web.replies import Reply, Request, json_reply
 from rollout_app.models import AcceptedBatch, Feedback, OutcomeBucket
-from tests.dataplane.test_every_door import DOORS
+from tests.dataplane.test_every_endpoint import ENDPOINTS
 from tests.support.plane import Served
 from tests.support.raw_requests import Mutator, Raw, Told, ask
 
@@ -68,8 +68,8 @@ async def _round(served: Served, counted: Counted) -> None:
     gateway = Gateway(_behind)
     application = Application(gateway.answer, nullcontext)
     name = served.assignment.workload.name
-    doors = {p + d.query.format(name): (d.method, partial(d.body, served)) for p, d in DOORS.items()}
-    mutator = Mutator(random.Random(SEED), served.key, doors)
+    endpoints = {p + d.query.format(name): (d.method, partial(d.body, served)) for p, d in ENDPOINTS.items()}
+    mutator = Mutator(random.Random(SEED), served.key, endpoints)
 
     async def one(raw: Raw) -> None:
         try:

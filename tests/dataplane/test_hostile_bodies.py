@@ -10,7 +10,7 @@ import pytest
 if TYPE_CHECKING:
     from tests.support.plane import Plane, Served
 
-DOORS = {
+ENDPOINTS = {
     "/router/v1/outcomes": b"buckets",
     "/router/v1/events": b"events",
     "/router/v1/feedback": b"feedback",
@@ -40,16 +40,16 @@ ODD_HEADERS: list[dict[str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_it_answers_with_what_is_wrong(plane: Plane, served: Served, door: str) -> None:
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_it_answers_with_what_is_wrong(plane: Plane, served: Served, endpoint: str) -> None:
     failed = []
     for shape in SHAPES:
-        body = shape.replace(b"@", DOORS[door])
-        answer = plane.post(door, served.key, body)
-        if not 400 <= answer.status < 500 and not (door.startswith("/ofrep") and answer.status == 200):
+        body = shape.replace(b"@", ENDPOINTS[endpoint])
+        answer = plane.post(endpoint, served.key, body)
+        if not 400 <= answer.status < 500 and not (endpoint.startswith("/ofrep") and answer.status == 200):
             failed.append((body[:60], answer.status, answer.body[:200]))
     for headers in ODD_HEADERS:
-        answer = plane.post(door, served.key, b'{"x": [1]}', **headers)
+        answer = plane.post(endpoint, served.key, b'{"x": [1]}', **headers)
         if answer.status >= 500:
             failed.append((str(headers).encode()[:60], answer.status, answer.body[:200]))
     assert failed == []

@@ -90,9 +90,9 @@ def test_it_refuses_events_that_the_state_lacks_and_lists_the_possible_ones(stat
 def test_it_offers_only_possible_actions(state: State) -> None:
     """Everything in the API's `can` succeeds, and everything else is refused."""
     can = set(RolloutSerializer(IN[state]()).data["can"]) - {actions.APPROVE_STAGE}
-    doors = BY_EVENT | {Event.REVERT: actions.revert_rollout}
-    assert can <= set(doors)
-    for event, action in doors.items():
+    functions = BY_EVENT | {Event.REVERT: actions.revert_rollout}
+    assert can <= set(functions)
+    for event, action in functions.items():
         with nullcontext() if event in can else pytest.raises(Conflict):
             action(IN[state](), actor=BEN, reason="so be it")
 

@@ -58,7 +58,7 @@ def test_the_fake_control_plane_finds_what_the_vector_says(case: dict[str, Any])
     "twice", [b'"batch_id": "2"', b'"batch\\u005fid": "2"', b'"decided": [{"tasks": 1, "tasks": 2}]']
 )
 def test_the_fake_control_plane_refuses_a_key_that_occurs_twice(twice: bytes) -> None:
-    """The control plane does the same: `tests/dataplane/test_every_door.py`."""
+    """The control plane does the same: `tests/dataplane/test_every_endpoint.py`."""
     with FakeControlPlane() as plane:
         body = b'{"batch_id": "1", "buckets": [], ' + twice + b"}"
         headers = {"Authorization": f"Bearer {plane.key}"}

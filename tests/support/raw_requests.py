@@ -106,19 +106,19 @@ async def ask(application: Any, raw: Raw) -> Told:
 
 
 class Mutator:
-    """`doors`: by URL with its query, the method, and a function that returns another valid document each time."""
+    """`endpoints`: by URL with its query, the method, and a function that returns another valid document each time."""
 
     def __init__(
-        self, rng: random.Random, key: str, doors: Mapping[str, tuple[str, Callable[[], Any]]]
+        self, rng: random.Random, key: str, endpoints: Mapping[str, tuple[str, Callable[[], Any]]]
     ) -> None:
-        self._rng, self._doors = rng, doors
+        self._rng, self._endpoints = rng, endpoints
         self._headers = [
             (b"host", b"localhost"), (b"authorization", f"Bearer {key}".encode()), (b"pointsman-router", b"r-1"),
         ]  # fmt: skip
 
     def draw(self) -> Raw:
-        asked = self._rng.choice(list(self._doors))
-        method, document = self._doors[asked]
+        asked = self._rng.choice(list(self._endpoints))
+        method, document = self._endpoints[asked]
         path, _, query = asked.partition("?")
         body = b"" if method == "GET" else json.dumps(document()).encode()
         raw = Raw(

@@ -29,7 +29,7 @@ OPEN = ("/healthz", "/readyz", "/metrics")
 
 
 @dataclass(frozen=True)
-class Door:
+class Endpoint:
     """An endpoint. `body` returns a valid, different body each time; `leaves` is the table that gets its rows."""
 
     method: str
@@ -70,15 +70,15 @@ def _samples(served: Served) -> dict[str, Any]:
     }
 
 
-DOORS = {
-    "/router/v1/snapshot": Door("GET", 200),
-    "/router/v1/routing-policy": Door("GET", 200, unseen=404, query="?policy_id={}"),
-    "/router/v1/acks": Door("POST", 204, lambda served: {"state": "applied", "revision": 1}),
-    "/router/v1/outcomes": Door("POST", 202, _batch, "AcceptedBatch", unseen=422),
-    "/router/v1/events": Door("POST", 202, _events, "AcceptedBatch", unseen=422),
-    "/router/v1/feedback": Door("POST", 202, _feedback, "Feedback", unseen=422),
-    "/router/v1/samples": Door("POST", 202, _samples, unseen=422),
-    "/ofrep/v1/evaluate/flags": Door("POST", 200, lambda served: {"context": {"targetingKey": "u"}}),
+ENDPOINTS = {
+    "/router/v1/snapshot": Endpoint("GET", 200),
+    "/router/v1/routing-policy": Endpoint("GET", 200, unseen=404, query="?policy_id={}"),
+    "/router/v1/acks": Endpoint("POST", 204, lambda served: {"state": "applied", "revision": 1}),
+    "/router/v1/outcomes": Endpoint("POST", 202, _batch, "AcceptedBatch", unseen=422),
+    "/router/v1/events": Endpoint("POST", 202, _events, "AcceptedBatch", unseen=422),
+    "/router/v1/feedback": Endpoint("POST", 202, _feedback, "Feedback", unseen=422),
+    "/router/v1/samples": Endpoint("POST", 202, _samples, unseen=422),
+    "/ofrep/v1/evaluate/flags": Endpoint("POST", 200, lambda served: {"context": {"targetingKey": "u"}}),
 }
 
 
@@ -118,13 +118,13 @@ def keys(served: Served) -> dict[str, str]:
     return found
 
 
-def expected(door: Door, caller: str) -> set[int]:
+def expected(endpoint: Endpoint, caller: str) -> set[int]:
     status = CALLERS[caller]
-    if caller == "router of another place" and door.leaves != "AcceptedBatch":
-        return {door.unseen or door.ok}  # reports count for the key's own environment
+    if caller == "router of another place" and endpoint.leaves != "AcceptedBatch":
+        return {endpoint.unseen or endpoint.ok}  # reports count for the key's own environment
     if status == 422:
-        return {door.unseen or door.ok}
-    return {door.ok if status == 200 else status}
+        return {endpoint.unseen or endpoint.ok}
+    return {endpoint.ok if status == 200 else status}
 
 
 def rows() -> dict[str, int]:
@@ -136,8 +136,8 @@ def rows() -> dict[str, int]:
 
 def ask(plane: Plane, path: str, key: str, body: Any, caller: str, workload: str) -> Any:
     name = f"of {caller}"
-    if DOORS[path].method == "GET":
-        return plane.get(path + DOORS[path].query.format(workload), key, pointsman_router=name)
+    if ENDPOINTS[path].method == "GET":
+        return plane.get(path + ENDPOINTS[path].query.format(workload), key, pointsman_router=name)
     return plane.post(path, key, body, pointsman_router=name)
 
 
@@ -145,26 +145,26 @@ def test_every_endpoint_has_a_row(plane: Plane) -> None:
     from policies_app.snapshots import ofrep
 
     gateway: Any = plane.gateway
-    doors = {**gateway._endpoints, ofrep.PREFIX: gateway._remote}
-    assert {path: door.method for path, door in doors.items()} == {p: d.method for p, d in DOORS.items()}, (
-        "a door of the gateway: give it its row in DOORS"
-    )
+    endpoints = {**gateway._endpoints, ofrep.PREFIX: gateway._remote}
+    assert {path: endpoint.method for path, endpoint in endpoints.items()} == {
+        p: d.method for p, d in ENDPOINTS.items()
+    }, "an endpoint of the gateway without a row in ENDPOINTS"
     assert set(gateway._probes) == set(OPEN), "a probe: say in OPEN that anybody may read it"
 
 
 def test_only_a_router_gets_access(served: Served, keys: dict[str, str], plane: Plane) -> None:
     wrong, workload = [], served.assignment.workload.name
-    for path, door in DOORS.items():
+    for path, endpoint in ENDPOINTS.items():
         for caller in CALLERS:
             before = rows()
-            answer = ask(plane, path, keys[caller], door.body(served), caller, workload)
-            what = f"{caller}: {door.method} {path}: {answer.status}"
-            if answer.status not in (wanted := expected(door, caller)):
+            answer = ask(plane, path, keys[caller], endpoint.body(served), caller, workload)
+            what = f"{caller}: {endpoint.method} {path}: {answer.status}"
+            if answer.status not in (wanted := expected(endpoint, caller)):
                 wrong.append(f"{what}, not {wanted}: {answer.body[:160]!r}")
             if answer.status >= 400 and answer.headers["content-type"] != "application/problem+json":
                 wrong.append(f"{what} is {answer.headers['content-type']}")
             added = {name: count - before[name] for name, count in rows().items() if count != before[name]}
-            if added != ({door.leaves: 1} if door.leaves and answer.status < 300 else {}):
+            if added != ({endpoint.leaves: 1} if endpoint.leaves and answer.status < 300 else {}):
                 wrong.append(f"{what} left {added}")
     assert wrong == []
 
@@ -174,9 +174,9 @@ def test_a_refused_caller_leaves_only_a_count(served: Served, keys: dict[str, st
 
     workload = served.assignment.workload.name
     refused = [caller for caller, status in CALLERS.items() if status in (401, 403)]
-    for path, door in DOORS.items():
+    for path, endpoint in ENDPOINTS.items():
         for caller in refused:
-            ask(plane, path, keys[caller], door.body(served), caller, workload)
+            ask(plane, path, keys[caller], endpoint.body(served), caller, workload)
     gateway: Any = plane.gateway
     for endpoint in (*gateway._endpoints.values(), gateway._remote):
         counted = {status: endpoint.answered[status] for status in (401, 403)}
@@ -208,13 +208,13 @@ def test_nothing_below_the_prefix_is_open(keys: dict[str, str], plane: Plane) ->
 
 
 def test_a_wrong_method_is_told_the_right_one(served: Served, plane: Plane) -> None:
-    for path, door in DOORS.items():
-        other = "POST" if door.method == "GET" else "GET"
+    for path, endpoint in ENDPOINTS.items():
+        other = "POST" if endpoint.method == "GET" else "GET"
         answer = plane.begin(path, served.key, method=other, body=b"{}").result(60)
         assert (answer.status, answer.code, answer.headers["allow"]) == (
             405,
             "method_not_allowed",
-            door.method,
+            endpoint.method,
         )
 
 
@@ -238,12 +238,12 @@ def doubled(body: bytes) -> list[bytes]:
     return [*(body[:at] + one + body[at:] for one in twice), body[:inner] + b'"z":1,"z":1,' + body[inner:]]
 
 
-@pytest.mark.parametrize("path", [path for path, door in DOORS.items() if door.method == "POST"])
+@pytest.mark.parametrize("path", [path for path, endpoint in ENDPOINTS.items() if endpoint.method == "POST"])
 def test_a_duplicate_key_is_refused_and_nothing_is_counted(plane: Plane, served: Served, path: str) -> None:
     import msgspec
 
     before = rows()
-    for body in doubled(msgspec.json.encode(DOORS[path].body(served))):
+    for body in doubled(msgspec.json.encode(ENDPOINTS[path].body(served))):
         answer = plane.post(path, served.key, body)
         assert (answer.status, answer.code) == (400, "duplicate_key"), body[:200]
     assert rows() == before

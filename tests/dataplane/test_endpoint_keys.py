@@ -12,7 +12,7 @@ from controlplane.core.actors import SYSTEM
 from tests.support.plane import PATIENCE_S, Plane, Served, key_row, router_key, until
 from tests.support.reports import batch, bucket
 
-DOORS = [
+ENDPOINTS = [
     ("GET", "snapshot"),
     ("POST", "acks"),
     ("POST", "outcomes"),
@@ -21,19 +21,19 @@ DOORS = [
 ]
 
 
-@pytest.mark.parametrize(("method", "door"), DOORS)
+@pytest.mark.parametrize(("method", "endpoint"), ENDPOINTS)
 @pytest.mark.parametrize("header", ["", "Basic abc", "Bearer ", "Bearer pmr_x", "Bearer \xff"])
-def test_it_requires_a_router_key(plane: Plane, method: str, door: str, header: str) -> None:
+def test_it_requires_a_router_key(plane: Plane, method: str, endpoint: str, header: str) -> None:
     headers: dict[str, Any] = {"authorization": header} if header else {}
-    answer = plane.begin(f"/router/v1/{door}", method=method, body=b"{}", **headers).result(PATIENCE_S)
+    answer = plane.begin(f"/router/v1/{endpoint}", method=method, body=b"{}", **headers).result(PATIENCE_S)
     assert (answer.status, answer.code) == (401, "unauthenticated")
     assert "Bearer" in answer.headers["www-authenticate"]
 
 
-@pytest.mark.parametrize(("method", "door"), DOORS)
-def test_it_refuses_an_admin_key(plane: Plane, served: Served, method: str, door: str) -> None:
+@pytest.mark.parametrize(("method", "endpoint"), ENDPOINTS)
+def test_it_refuses_an_admin_key(plane: Plane, served: Served, method: str, endpoint: str) -> None:
     _, text = keys.issue_key("admin", served.environment.name, "a script", actor=SYSTEM, scopes=["viewer"])
-    answer = plane.begin(f"/router/v1/{door}", text, method=method, body=b"{}").result(PATIENCE_S)
+    answer = plane.begin(f"/router/v1/{endpoint}", text, method=method, body=b"{}").result(PATIENCE_S)
     assert (answer.status, answer.code) == (403, "wrong_key_kind")
 
 
