@@ -42,7 +42,7 @@ def main() -> int:
 
     began = time.monotonic()
     template = forks.prepare()
-    covered = _recorded(targets, template)
+    covered = _recorded(targets, template, options.jobs)
     results = []
     for target, mutant, outcome in _run(drawn, template, covered, options.jobs):
         results.append((target, mutant, outcome))
@@ -66,19 +66,26 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _recorded(targets: list[Target], template: Path) -> CoverageMap:
+def _recorded(targets: list[Target], template: Path, jobs: int) -> CoverageMap:
     """Run the tests without a mutant, and record which lines each runs and how long it takes."""
     tests = list(dict.fromkeys(test for target in targets for test in target.test_paths()))
     paths = [path for target in targets for path in target.paths()]
-    home = coverage_map.new_home()
     django = any(target.django for target in targets)
-    run = forks.Run(partial(forks.recorded, tests, paths, home, django=django), template, limit_s=1_800)
-    if run.wait() != "survived":
+    homes = [coverage_map.new_home() for _ in range(jobs)]
+    runs = [
+        forks.Run(
+            partial(forks.recorded, tests[i::jobs], paths, home, django=django), template, limit_s=3_600
+        )
+        for i, home in enumerate(homes)
+        if tests[i::jobs]
+    ]
+    if any(run.wait() != "survived" for run in runs):
         sys.exit("The tests could not be run without a mutant: try them with pytest.")
-    found = coverage_map.read(home)
-    shutil.rmtree(home)
+    found = coverage_map.merged([coverage_map.read(home) for home in homes[: len(runs)]])
+    for home in homes:
+        shutil.rmtree(home)
     for test in found.failed:
-        print(f"left out, it fails without any mutant: {test}")
+        print(f"left out, it fails or takes over {forks.SLOW_S} s without any mutant: {test}")
     print(f"{len(found.seconds)} tests, which take {sum(found.seconds.values()):.0f} s", flush=True)
     return found
 

@@ -105,5 +105,18 @@ def read(home: Path) -> CoverageMap:
     return CoverageMap(dict(sorted(passed.items(), key=lambda pair: float(pair[1]))), lines, tests["failed"])
 
 
+def merged(parts: Sequence[CoverageMap]) -> CoverageMap:
+    """Return one map of tests that were recorded in several processes."""
+    seconds = {test: s for part in parts for test, s in part.seconds.items()}
+    lines: dict[str, dict[int, set[str]]] = {}
+    for part in parts:
+        for file, ran in part.lines.items():
+            known = lines.setdefault(file, {})
+            for line, tests in ran.items():
+                known.setdefault(line, set()).update(tests)
+    failed = [test for part in parts for test in part.failed]
+    return CoverageMap(dict(sorted(seconds.items(), key=lambda pair: pair[1])), lines, failed)
+
+
 def new_home() -> Path:
     return Path(tempfile.mkdtemp(prefix="pointsman-coverage-", dir=os.environ.get("TMPDIR")))

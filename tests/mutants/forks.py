@@ -33,6 +33,9 @@ LIBRARIES = [
 OPTIONS = [
     "-q", "-p", "pytest_timeout", "-p", "no:cacheprovider", "--assert=plain", "--no-header", "--tb=no",
 ]  # fmt: skip
+SLOW_S = (
+    10  # a test that takes longer while its lines are recorded is left out: each survivor would wait for it
+)
 WITH_DJANGO = ["-p", "pytest_django.plugin", "--reuse-db"]
 
 
@@ -120,7 +123,7 @@ def against(mutant: Mutant, tests: Sequence[str], *, django: bool) -> int:
 def recorded(tests: Sequence[str], paths: Sequence[Path], home: Path, *, django: bool) -> int:
     recorder = coverage_map.Recorder(paths, home)
     recorder.start()
-    code = _pytest(tests, django, recorder)
+    code = _pytest(["-o", f"timeout={SLOW_S}", *tests], django, recorder)
     recorder.save()
     return 0 if code in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) else 1
 
