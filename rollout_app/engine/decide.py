@@ -4,8 +4,7 @@ The order of checks: rollback first, also for a paused rollout; then every reaso
 advances only if none applies. Missing information holds it.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from pointsman.plurals import plural_of
@@ -16,10 +15,11 @@ from rollout_app.engine.holds import Evidence, HoldReason, minutes_in_stage, rea
 from rollout_app.engine.judgement import Judgement
 from rollout_app.engine.states import State
 from rollout_app.engine.stats.combine import missing_breach
+from rollout_app.engine.values import value
 from rollout_app.engine.verdicts import Verdict
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Advance:
     """Advance to the stage with index `to`: the next one, or a later one if the plan allows skipping stages."""
 
@@ -27,21 +27,21 @@ class Advance:
     to: int
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Hold:
     reason: HoldReason
     outlook: str = ""  # what would end the hold
     waits: bool = False  # for evidence: then the outlook gives the number of further tasks, if it is known
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class RollBack:
     code: str  # guardrail, telemetry, timeout
     reason: str
     verdicts: tuple[Verdict, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Complete:
     reason: str
 
@@ -49,8 +49,17 @@ class Complete:
 Decision = Advance | Hold | RollBack | Complete
 
 
-def decide(rollout: RolloutView, evidence: Evidence, fleet: FleetView, now: datetime) -> Decision:
-    """Decide what to do now with a running or paused rollout."""
+def decide(
+    rollout: RolloutView,
+    evidence: Evidence,
+    fleet: FleetView,
+    now: datetime,
+    forecast: Callable[[], Judgement] | None = None,
+) -> Decision:
+    """Decide what to do now with a running or paused rollout.
+
+    `forecast` adds to the judgement how many more tasks it needs. It is called only for a hold that shows it.
+    """
     if harm := harm_shown(rollout, evidence):
         return harm
     if rollout.state is State.PAUSED:
@@ -58,8 +67,11 @@ def decide(rollout: RolloutView, evidence: Evidence, fleet: FleetView, now: date
     reasons = tuple(reasons_to_hold(rollout, evidence, fleet, now))
     if not reasons:
         return _onward(rollout, evidence)
-    first, outlook = reasons[0], for_display("the outlook", lambda: _outlook(reasons, evidence.judgement), "")
-    hold = Hold(first, outlook, waits=first.code == "evidence" and not first.outlook)
+    first, judgement = reasons[0], evidence.judgement
+    waits = first.code == "evidence" and not first.outlook
+    if waits and forecast:
+        judgement = for_display("the forecast", forecast, judgement)
+    hold = Hold(first, for_display("the outlook", lambda: _outlook(reasons, judgement), ""), waits=waits)
     return _timed_out(rollout, hold, now) or hold
 
 

@@ -8,17 +8,18 @@ never read as "none", "free" or "fine".
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, fields, replace
 from datetime import datetime
 from operator import add, attrgetter
 from typing import Any, Literal, Self
 
 from rollout_app.engine.states import State
+from rollout_app.engine.values import value
 
 SHARE_ALL = 100_000
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class GradedCosts:
     """Costs of the tasks whose cost and grade are both known; cost per success is computed over these.
 
@@ -40,7 +41,7 @@ _cost_figures = attrgetter(*(f.name for f in fields(GradedCosts)))
 NO_COSTS = GradedCosts()
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class SliceSums:
     """One arm's sums over a slice of its tasks: an endpoint, or the differing tasks of one route pair."""
 
@@ -62,7 +63,7 @@ class SliceSums:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Differing:
     """The tasks of one arm that the two policies would treat differently, by route pair.
 
@@ -80,7 +81,7 @@ class Differing:
 TASK_COUNTS = ("errors", "escalations", "fallbacks", "retries")
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class ArmSums:
     """One arm's sums over a period. Sums add up with `+`; all zeros is the neutral element.
 
@@ -167,7 +168,7 @@ def with_graded_costs(arm: ArmSums) -> ArmSums:
     return replace(arm, costs=costs)
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Group:
     """One hash group of sticky units: one of the 32 of older routers, or of the 1,024 cells."""
 
@@ -175,7 +176,7 @@ class Group:
     failures: int
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class ShadowSums:
     """Reported decisions that were made but not enforced."""
 
@@ -208,7 +209,7 @@ class ShadowSums:
         return self.candidate_priced, self.baseline_priced, self.candidate_whole or 0
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class MirrorSums:
     """Tasks that both arms actually ran, by which of them succeeded."""
 
@@ -237,7 +238,7 @@ class MirrorSums:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Rehearsed:
     """The shadow stage's counts over a period, without routes. They add up with `+`."""
 
@@ -256,7 +257,7 @@ class Rehearsed:
 Slices = Mapping[str, tuple[SliceSums, SliceSums]]  # by name: the candidate's sums and the baseline's
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class MinuteRow:
     """What has arrived for one minute of one stage. `minute` is the routers' stamp, not the arrival time."""
 
@@ -275,7 +276,7 @@ class MinuteRow:
     baseline_cells: Mapping[int, Group] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class ClosedWindow:
     """Minutes of one stage at one share, over which both arms are compared (a stratum). Arms are compared only so."""
 
@@ -292,7 +293,7 @@ class ClosedWindow:
     baseline_cells: Mapping[int, Group] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Late:
     """What has arrived in one stage after its window closed. Grades are those of tasks that were on time."""
 
@@ -306,7 +307,7 @@ class Late:
         return self.candidate, self.baseline, self.candidate_grades, self.baseline_grades
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Stage:
     """One step of a plan, with the conditions for leaving or entering it."""
 
@@ -348,7 +349,7 @@ class Stage:
 _STAGE_FIELDS = tuple(f.name for f in fields(Stage))
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class RolloutView:
     """The facts about a rollout that the decision needs."""
 
@@ -369,7 +370,7 @@ class RolloutView:
         return self.stages[self.stage + 1] if self.stage + 1 < len(self.stages) else None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class FleetView:
     """Routers that polled in the last two minutes, and how many of them applied the rollout's revision."""
 
@@ -378,7 +379,7 @@ class FleetView:
     rejected: tuple[str, ...] = ()  # routers that rejected the candidate's document
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Telemetry:
     """Whether harm would be visible if there were any."""
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Self
 
 from rollout_app.engine.measures.base import Measure, Tuning
@@ -11,11 +11,12 @@ from rollout_app.engine.measures.rates import RateDifference
 from rollout_app.engine.measures.ratios import RatioChange
 from rollout_app.engine.metrics import RATIOS, Metric
 from rollout_app.engine.reference import Reference
+from rollout_app.engine.values import value
 
 METRICS = tuple(Metric)
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Guardrail:
     """A metric, the accepted harm (`margin`), and its weight in the decision to roll back.
 

@@ -1,7 +1,6 @@
 """The reasons for a rollout to hold. Each has a stable code and one sentence. Pure."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from math import sqrt
 
@@ -23,6 +22,7 @@ from rollout_app.engine.reference import Reference
 from rollout_app.engine.shadow import SecondStageCosts, gate, mirror_gate
 from rollout_app.engine.stats.combine import LOG_AMBER, stage_margin
 from rollout_app.engine.stats.srm import LOG_MISMATCH
+from rollout_app.engine.values import value
 from rollout_app.engine.verdicts import VerdictResult
 
 STALE_AFTER_S = 600
@@ -30,7 +30,7 @@ FLEET_SHARE = 0.95
 _HEALTH_FACTOR, _HEALTH_TASKS = 3, 20
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Evidence:
     """The judgement of the closed windows, and the other evidence that a decision needs."""
 
@@ -45,7 +45,7 @@ class Evidence:
     unpriced_models: tuple[str, ...] | None = None  # of both policies; None: not asked
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class HoldReason:
     """Why a rollout holds: a stable code, and one sentence with figures."""
 

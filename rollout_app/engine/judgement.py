@@ -12,6 +12,7 @@ from rollout_app.engine.measures.base import Conditions, Measure
 from rollout_app.engine.measures.outlook import Pace, needed_tasks
 from rollout_app.engine.measures.shares import ShareVerdict, expected
 from rollout_app.engine.stats.combine import LOG_ROLL_BACK
+from rollout_app.engine.values import value
 from rollout_app.engine.verdicts import Verdict, VerdictResult
 
 
@@ -60,7 +61,7 @@ class StageTally:
 _TALLY_FIELDS = tuple(field.name for field in fields(StageTally))
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class UnitsSeen:
     """How the units of a sticky workload affect the evidence."""
 
@@ -73,7 +74,7 @@ class UnitsSeen:
         return {"left_out": list(self.left_out), "share_left_out": self.share_left_out, "deff": self.deff}
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Judgement:
     """All guardrails at one evaluation. `log_e` is the rollout's evidence of harm; it rolls back at ln 20."""
 

@@ -1,11 +1,13 @@
 """The baseline's figures from before a rollout, fixed at its start: the source of margins, tails and caps."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from typing import Any, Self
 
+from rollout_app.engine.values import value
 
-@dataclass(frozen=True, slots=True)
+
+@value(frozen=True, slots=True)
 class Reference:
     """The baseline before the rollout, fixed at its start. Margins and tails are measured from it."""
 

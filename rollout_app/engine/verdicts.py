@@ -5,7 +5,7 @@ There are four verdicts. Missing evidence holds: `no_data` and `inconclusive` ne
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, fields, replace
 from enum import StrEnum
 from typing import Any
 
@@ -15,6 +15,7 @@ from rollout_app.engine.measures.base import Conditions, HarmPart, Measure, slic
 from rollout_app.engine.metrics import Metric
 from rollout_app.engine.stats.combine import LOG_ROLL_BACK, LOG_SAFE, weighted
 from rollout_app.engine.stats.naming import hurt
+from rollout_app.engine.values import value
 
 
 class VerdictResult(StrEnum):
@@ -24,7 +25,7 @@ class VerdictResult(StrEnum):
     NO_DATA = "no_data"
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class SliceVerdict:
     """The verdict on one endpoint or route pair. `hurt`: it is reported as harmed, at a false discovery rate of 5 %."""
 
@@ -37,7 +38,7 @@ class SliceVerdict:
         return {"name": self.name, "estimate": self.estimate, "log_e": self.log_e, "hurt": self.hurt}
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Verdict:
     """What the evidence says about one guardrail, with everything needed to recompute it."""
 

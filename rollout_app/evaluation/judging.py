@@ -19,6 +19,7 @@ from rollout_app.engine.decide import Advance, Decision, Hold, decide
 from rollout_app.engine.evidence import ArmSums, FleetView, Late, MinuteRow, RolloutView, Stage, Telemetry
 from rollout_app.engine.guarded import for_display
 from rollout_app.engine.holds import Evidence
+from rollout_app.engine.judgement import Judgement
 from rollout_app.engine.measures.shares import expected
 from rollout_app.engine.shadow import lacks_costs
 from rollout_app.engine.stats.combine import missing_breach
@@ -222,16 +223,16 @@ def _decided(
     now: datetime,
 ) -> tuple[Decision, Sequence[Any]]:
     """Return the decision and the forecasts to store. A hold that waits for evidence says how much it still needs."""
-    decision, forecasts = decide(view, evidence, fleet, now), one.progress.forecasts
-    if not isinstance(decision, Hold) or not decision.waits:
-        return decision, forecasts
+    forecasts = one.progress.forecasts
 
-    def told() -> tuple[Decision, Sequence[Any]]:
-        seen, kept = with_outlook(accumulator, evidence.judgement, forecasts, one.subject.stage)
-        return decide(view, replace(evidence, judgement=seen), fleet, now), kept
+    def forecast() -> Judgement:
+        nonlocal forecasts
+        known, forecasts = forecasts, ()  # if it fails, none is stored
+        judgement, forecasts = with_outlook(accumulator, evidence.judgement, known, one.subject.stage)
+        return judgement
 
-    untold: tuple[Decision, Sequence[Any]] = decision, ()
-    return for_display("the outlook", told, untold)
+    decision = decide(view, evidence, fleet, now, forecast)
+    return decision, forecasts
 
 
 def _record(

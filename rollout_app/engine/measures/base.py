@@ -3,11 +3,12 @@
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
 
 from rollout_app.engine.evidence import ClosedWindow, SliceSums
 from rollout_app.engine.measures.sufficient import Counts
+from rollout_app.engine.values import value
 
 logger = logging.getLogger(__name__)
 ALL, DIFFERING, EXACT, SHIFT = (
@@ -21,7 +22,7 @@ CERTAIN = math.log(
 )  # ln E of a certainty, for example if fewer tasks differ than the margin allows to fail
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Tuning:
     """The weights of the parts of a guardrail's evidence. They add up to 1, so the sum stays an e-process.
 
@@ -42,7 +43,7 @@ PLAIN = Tuning(0.0, 0.0, 0.0, 0.0, 0.0, least_cost_tasks=100)
 RESTARTS = 3
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class WindowView:
     """One closed window in the form that the measures read."""
 
@@ -54,7 +55,7 @@ class WindowView:
     slices: Mapping[str, tuple[SliceSums, SliceSums]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Conditions:
     """The conditions under which one evaluation judges all guardrails.
 
@@ -71,7 +72,7 @@ class Conditions:
     success_shift: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class HarmPart:
     """One part of a guardrail's evidence of harm. `estimate` assumes the best case for missing data."""
 

@@ -7,7 +7,6 @@ must find the same share of tasks on which the policies differ, or the compariso
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from operator import sub
 from typing import Any
 
@@ -16,6 +15,7 @@ from rollout_app.engine.measures.sufficient import Counts, RateStatistics
 from rollout_app.engine.stats.combine import LOG_SAFE
 from rollout_app.engine.stats.rates import HARM_LOG_WEIGHTS, HARM_PSIS, log_mixture
 from rollout_app.engine.stats.srm import LOG_MISMATCH
+from rollout_app.engine.values import value
 
 UNFINISHED, LATE, UNGRADED, UNPRICED, DIFFERING = "unfinished", "late", "ungraded", "unpriced", "differing"
 MISSING = (UNFINISHED, LATE, UNGRADED, UNPRICED)
@@ -25,7 +25,7 @@ _BOTH_WAYS = (*HARM_PSIS, *(1 / psi for psi in HARM_PSIS))
 _LOG_WEIGHTS = tuple(weight - math.log(2) for weight in (*HARM_LOG_WEIGHTS, *HARM_LOG_WEIGHTS))
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class ShareVerdict:
     """One share in both arms. `shown`: the arms differ by more than chance explains."""
 

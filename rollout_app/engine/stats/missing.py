@@ -8,12 +8,13 @@ effects, 1990; D. Lee, Training, wages, and sample selection, 2009 (trimming by 
 """
 
 import math
-from dataclasses import dataclass
+
+from rollout_app.engine.values import value
 
 Z_SAFE, Z_HARM = 2.0, 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Excess:
     """The excess of missing data in one arm.
 

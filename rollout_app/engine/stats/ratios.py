@@ -7,11 +7,11 @@ Arbour, Sinha, Kennedy, Ramdas, arXiv 2103.06476.
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from operator import add
 
 from rollout_app.engine.stats.mixture import bound_normal, log_e_normal, rho_for
 from rollout_app.engine.stats.rates import N_OPT
+from rollout_app.engine.values import value
 
 N_MIN = 100  # tasks per arm from which the normal approximation is trusted
 V_LEAST = 0.01  # lower limit of a baseline's relative variance per task, which rounding can make too small
@@ -20,7 +20,7 @@ _WIDEST = 50.0  # maximum half-width of an interval, in ln, so that its ends do 
 Errors = tuple[float, float]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Moments:
     """One arm's sums over its n tasks: y, d, their squares and their product."""
 
@@ -63,7 +63,7 @@ class Moments:
         return spread / (ratio * ratio) * self.n / (self.n - 1)
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Contrast:
     """The strata's weighted sums: a = sum yT wC, b = sum yC wT, qa = sum wC² nT, qb = sum wT² nC."""
 
