@@ -56,7 +56,7 @@ def test_it_is_the_estimate_from_all_tasks(name: str, unpriced: int | None) -> N
     assert_same(change_of(ours, theirs), direct.change_of(ours, theirs))
 
 
-def test_a_change_is_that_of_the_tasks_which_tell_about_both() -> None:
+def test_a_change_uses_the_tasks_that_are_informative_about_both() -> None:
     ours, theirs = LOGS["units of one task"].draw(6)
     both = [at % 4 > 0 for at in range(len(ours))]
     with ObservedSums() as first, ObservedSums() as second:

@@ -215,8 +215,8 @@ def test_after_a_shadow_stage_it_uses_the_reports_of_routers(place: Any) -> None
     assert not any("inputs are not stored" in sentence for sentence in answer["unknown"])
 
 
-def test_a_long_rollout_tells_the_differing_tasks_of_its_newest_week(place: Any) -> None:
-    """And reads no other minutes of it: three months of a busy workload are a million rows."""
+def test_a_long_rollout_reports_the_differing_tasks_of_its_newest_week(place: Any) -> None:
+    """It reads no other minutes: three months of a busy workload are a million rows."""
     rollout = shadowed(place)
     for days, differing in ((30, 90), (8, 90), (6, 25)):
         outcome(
@@ -261,7 +261,7 @@ def test_the_api_returns_it_for_a_rollout_and_for_a_version(
 
 
 def test_less_than_a_day_of_traffic_gives_no_figure_per_day(place: tuple[Environment, Workload]) -> None:
-    """Tasks of the first minutes were divided by a part of an hour."""
+    """Regression: the tasks of the first minutes were divided by a fraction of an hour."""
     now = clock.now().replace(second=0, microsecond=0)
     outcome(*place, now - timedelta(hours=2), tasks=200, cost=COST, endpoint="/a", model="large")
     rollups.refresh()

@@ -1,4 +1,4 @@
-"""The report of a shadow stage: second stages counted, cheap against strong by an exact paired test."""
+"""The report of a shadow stage: it includes second stages, and compares cheap with strong by an exact paired test."""
 
 import random
 from dataclasses import replace
@@ -85,7 +85,7 @@ def test_a_policy_that_may_escalate_everything_does_not_move_everything_to_the_w
     assert any("number of escalated tasks is unknown" in sentence for sentence in answer["unknown"])
 
 
-def test_it_tells_endpoints_and_rules_apart(place: Place) -> None:
+def test_it_distinguishes_endpoints_and_rules(place: Place) -> None:
     traffic(place)
     answer = shadow_stage_answer(shadowed(place, **ENDS))
     assert [row["endpoint"] for row in answer["by_endpoint"]] == ["/a", "/b"]
@@ -95,7 +95,7 @@ def test_it_tells_endpoints_and_rules_apart(place: Place) -> None:
     assert [row["rule"] for row in answer["by_rule"]] == ["default"]
 
 
-def test_latencies_are_of_models_that_answered_enough(place: Place) -> None:
+def test_it_reports_latencies_only_of_models_with_enough_answers(place: Place) -> None:
     traffic(place)
     assert set(shadow_stage_answer(shadowed(place))["latency_ms"]) == {LARGE}
 
@@ -109,7 +109,7 @@ def timed(place: Place, model: str, bucket: int, **fields: Any) -> None:
 
 
 def test_the_change_of_latency_includes_the_second_stage(place: Place) -> None:
-    """The weak model takes 2^(5.03) ms where it served, the strong one 2^(6.28): all first ask the weak one."""
+    """The weak model takes 2^(5.03) ms, the strong one 2^(6.28) ms. The candidate asks the weak one first."""
     other = version(place[1], default="small", rules=[])
     timed(place, "large", 100)
     timed(place, "small", 80, version=other.number, rule="default")
@@ -164,7 +164,7 @@ def test_a_mirror_without_costs_has_none(place: Place) -> None:
 
 
 @pytest.mark.parametrize(("lost", "won"), [(0, 0), (0, 1), (3, 3), (2, 9), (40, 17), (500, 400)])
-def test_the_exact_test_is_the_binomial_one(lost: int, won: int) -> None:
+def test_the_exact_test_is_the_binomial_test(lost: int, won: int) -> None:
     expected = stats.binomtest(min(lost, won), lost + won).pvalue if lost + won else 1.0
     assert exact_p(lost, won) == pytest.approx(expected)
     assert exact_p(won, lost) == exact_p(lost, won)
@@ -184,7 +184,7 @@ def test_the_interval_of_a_paired_difference_holds_its_level() -> None:
     assert difference_interval(0, 0, 0) is None
 
 
-def test_the_api_gives_it(place: Place) -> None:
+def test_the_api_returns_it(place: Place) -> None:
     traffic(place)
     rollout = shadowed(place, **ENDS)
     answer: dict[str, Any] = Caller("viewer")("GET", f"rollouts/{rollout.pk}/shadow").json()
@@ -192,7 +192,7 @@ def test_the_api_gives_it(place: Place) -> None:
     assert "agreement" in answer and "route_shift" in answer
 
 
-def test_mirrors_that_a_brake_stopped_are_told_in_the_report_and_on_the_page(place: Place) -> None:
+def test_braked_mirrors_are_shown_in_the_report_and_on_the_page(place: Place) -> None:
     traffic(place)
     rollout = shadowed(place, **ENDS, failed=9, braked=31)
     rehearse(rollout, shadow={"decisions": 100, "agreed": 0}, mirror={**ENDS, "failed": 9, "braked": 31})
@@ -203,7 +203,7 @@ def test_mirrors_that_a_brake_stopped_are_told_in_the_report_and_on_the_page(pla
     assert "Not mirrored, because mirrors failed or hung" in page and "31 tasks" in page
 
 
-def test_the_gate_is_told_of_second_stages_as_the_report_is(place: Place) -> None:
+def test_the_gate_and_the_report_include_the_same_second_stages(place: Place) -> None:
     traffic(place)
     rollout = shadowed(place)
     change, now = (
@@ -214,7 +214,7 @@ def test_the_gate_is_told_of_second_stages_as_the_report_is(place: Place) -> Non
     assert (costs.low, costs.high) == pytest.approx((change["low"] / now, change["high"] / now))
     assert costs.low < 0 < costs.high and costs.expected is None
     told = ShadowSums(decisions=200, candidate_whole=200)
-    assert second_stage_costs(rollout.pk, told) is None, "the routers told all calls"
+    assert second_stage_costs(rollout.pk, told) is None, "the routers reported all calls"
 
 
 def test_a_candidate_without_a_second_stage_is_judged_by_its_first_calls(place: Place) -> None:
@@ -223,15 +223,15 @@ def test_a_candidate_without_a_second_stage_is_judged_by_its_first_calls(place: 
     assert second_stage_costs(rollout.pk, ShadowSums(decisions=200)) is None
 
 
-def test_without_traffic_what_a_second_stage_costs_is_not_known(place: Place) -> None:
+def test_without_traffic_the_cost_of_a_second_stage_is_unknown(place: Place) -> None:
     escalate = {"max": 1, "to": "large", "when": "response.confidence < 0.7"}
     candidate = version(place[1], default="small", rules=[], escalate=escalate)
     rollout = actions.propose_rollout(*place, candidate, plan=STAGES, reason="r", actor=SYSTEM)
     assert second_stage_costs(rollout.pk, ShadowSums(decisions=200)) == SecondStageCosts()
 
 
-def test_minutes_that_routers_stamped_before_the_start_count(place: Place) -> None:
-    """A replay's routers stamp an hour in a minute, and a clock may be wrong: the rollout is named all the same."""
+def test_minutes_stamped_before_the_start_count(place: Place) -> None:
+    """A replay's routers stamp an hour within a minute, and clocks may be wrong. Reports still name the rollout."""
     traffic(place)
     rollout = shadowed(place)
     rehearse(rollout)
@@ -241,7 +241,7 @@ def test_minutes_that_routers_stamped_before_the_start_count(place: Place) -> No
     assert (answer["decided"]["basis"], len(answer["by_endpoint"])) == ("shadow", 2)
 
 
-def test_before_anything_was_shadowed_nothing_is_claimed(place: Place) -> None:
+def test_without_shadow_decisions_it_reports_nothing(place: Place) -> None:
     candidate = version(place[1], default="small", rules=[])
     rollout = actions.propose_rollout(*place, candidate, plan=STAGES, reason="r", actor=SYSTEM)
     answer = shadow_stage_answer(rollout)

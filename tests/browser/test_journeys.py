@@ -57,7 +57,9 @@ def test_a_server_outage_loses_no_input(as_person: People, summaries: Workload) 
     assert Rollout.objects.get().rollback_reason == "the provider is down"
 
 
-def test_a_silent_server_is_said_and_an_answer_still_counts(as_person: People, summaries: Workload) -> None:
+def test_an_unresponsive_server_is_reported_and_a_late_answer_counts(
+    as_person: People, summaries: Workload
+) -> None:
     page = as_person("tom", "operator")
     rollout = moving(summaries)
     page.goto(f"{page.url}rollouts/{rollout.pk}/pause/")

@@ -128,6 +128,6 @@ def test_an_interval_without_width_is_drawn() -> None:
     ("won", "lost", "shown"), [(9_000, 0, "p < 0.0001"), (3, 3, "p = 1)"), (8, 1, "p = 0.039")]
 )
 def test_an_exact_test_never_shows_zero(won: int, lost: int, shown: str) -> None:
-    """A test on 90,000 mirrored tasks said "p = 0"."""
+    """Regression: a test on 90,000 mirrored tasks showed "p = 0"."""
     sums = MirrorSums(n=10_000, both=500, only_candidate=won, only_baseline=lost, neither=500 - lost)
     assert shown in _mirrored(sums)[0][1]

@@ -76,7 +76,7 @@ def test_unchanged_days_are_not_read_again(long_one: Rollout) -> None:
 
 
 def test_days_that_are_rolled_up_are_read_from_their_sums(long_one: Rollout) -> None:
-    """They say the same as the minutes, of which only the other days' are read; a late report undoes a day's."""
+    """They equal the sums of the minutes, which are read only for the other days. A late report makes a day invalid."""
     for total in ArmTotals.objects.all():
         fields: dict[str, Any] = {
             name: getattr(total, name) for name in ("tasks", "rollout", "stage", "arm", "version")
@@ -96,7 +96,7 @@ def test_days_that_are_rolled_up_are_read_from_their_sums(long_one: Rollout) -> 
 
 
 def test_a_rollout_without_hourly_counts_shows_its_newest_minutes(long_one: Rollout) -> None:
-    """Rollouts from before the counts were introduced."""
+    """As for rollouts from before the counts were introduced."""
     tasks(long_one)
     row(long_one, "candidate", timezone.now().replace(second=0, microsecond=0), tasks=7).save()
     assert tasks(long_one) == ("3,830", "3,837")
@@ -118,7 +118,7 @@ def test_the_shadow_stage_is_summed_by_day(summaries: Workload, production: Envi
 
 
 def test_the_minutes_of_a_rollout_are_found_by_an_index(long_one: Rollout) -> None:
-    """With only the id, SQLite read the whole table: the minutes of all workloads."""
+    """Regression: with only the id, SQLite read the whole table, with the minutes of all workloads."""
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
             cursor.execute("SET LOCAL enable_seqscan = off")

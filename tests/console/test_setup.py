@@ -442,7 +442,7 @@ def test_it_shows_the_effect_of_a_margin_on_past_rollouts(
 def test_a_long_rollout_is_evaluated_again_only_on_request(
     people: People, summaries: Workload, production: Environment
 ) -> None:
-    """14 days by minute take 20 s: neither the page nor a key press may wait for that."""
+    """14 days of minutes take 20 s. Neither the page nor a key press may wait for that."""
     rollout = running(summaries, production)
     Rollout.objects.filter(pk=rollout.pk).update(started_at=timezone.now() - timedelta(days=5))
     client = people("maria", "editor", team=summaries.owner)

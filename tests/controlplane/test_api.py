@@ -181,7 +181,7 @@ def test_it_names_every_field_that_is_wrong(call: Caller) -> None:
         ("DELETE", "memberships/99999999999999999999", 404, "not_found"),
     ],
 )
-def test_it_answers_a_wrong_address_with_a_problem(
+def test_it_answers_an_unknown_url_with_a_problem(
     call: Caller, method: str, path: str, status: int, code: str
 ) -> None:
     assert is_problem(call(method, path), status, code)
@@ -326,7 +326,7 @@ def test_the_schema_describes_every_endpoint(client: Client) -> None:
 
 
 def test_every_integer_of_a_request_has_a_maximum(client: Client) -> None:
-    """A database's integer ends at 2**63: a larger one in a query raised, and was answered with a 500."""
+    """Regression: an integer of 2**63 or more does not fit the database, and a query with one caused a 500."""
     document = client.get("/api/v1/schema").json()
     unbounded = []
 

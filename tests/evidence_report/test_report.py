@@ -254,7 +254,7 @@ def test_the_pages_of_a_completed_rollout_show_its_effect(place: Place) -> None:
 
 
 def test_a_first_hour_has_a_saving_but_none_per_day(place: Place) -> None:
-    """The report said "$285.38 saved a day, over 0.0 days"."""
+    """Regression: the report said "$285.38 saved a day, over 0.0 days"."""
     rollout = completed(place, days=1 / 24)
     weeks(place, rollout)
     assert rollout.ended_at

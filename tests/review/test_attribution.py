@@ -138,7 +138,7 @@ def test_its_sentence_names_what_is_unknown(now: OutcomeSums, before: OutcomeSum
     ],
 )
 def test_less_than_a_day_gives_no_figure_per_day(days: float, told: str) -> None:
-    """Tasks of a few minutes, divided by a part of an hour, gave $78, $131 and $572 a day."""
+    """Regression: tasks of a few minutes, divided by a fraction of an hour, gave $78, $131 and $572 a day."""
     (cell,) = attribute({"a": sums(100, 500_000_000)}, {})
     said = change_sentence("a", "b", cell, span=TrafficSpan(days), bar=0.9, shift=None)
     assert told in said.replace("\u202f", " ")

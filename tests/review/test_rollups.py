@@ -71,10 +71,10 @@ def test_any_period_equals_the_sum_of_the_outcomes(week: tuple[Environment, Work
         assert reading.routes(*week, start, end) == plain(*week, start, end)
 
 
-def test_parts_of_a_time_read_as_each_alone(
+def test_the_parts_of_a_period_equal_separate_reads(
     week: tuple[Environment, Workload], django_assert_num_queries: Any
 ) -> None:
-    """Six parts cost four queries, as one does: which days, which hours, and the sums."""
+    """Six parts take four queries, as one part does: which days, which hours, and the sums."""
     rng = random.Random(11)
     for refreshed in (False, True):
         for _ in range(20):
@@ -89,10 +89,10 @@ def test_parts_of_a_time_read_as_each_alone(
         reading.routes_by_part(reading.times(*week, reading.parts_of(NOW - 7 * DAY, NOW, 6)))
 
 
-def test_several_reads_at_once_give_what_each_gives_alone(
+def test_combined_reads_equal_separate_reads(
     week: tuple[Environment, Workload], django_assert_num_queries: Any
 ) -> None:
-    """They may overlap, be of other workloads, or leave time out between their periods."""
+    """The periods may overlap, belong to different workloads, or have gaps between them."""
     other = builders.workload("other")
     for number in range(50):
         rollout = "r" if number % 2 else ""
@@ -116,7 +116,7 @@ def test_several_reads_at_once_give_what_each_gives_alone(
 
 
 def test_a_workload_with_tasks_in_every_other_hour_is_read(place: tuple[Environment, Workload]) -> None:
-    """The hours between are 1,100 spans of minutes: SQLite refuses so many alternatives in one condition."""
+    """The other hours make 1,100 spans of minutes, and SQLite refuses so many alternatives in one condition."""
     start = NOW.replace(minute=0) - timedelta(hours=2_200)
     spans = [(start + 2 * n * HOUR, start + (2 * n + 1) * HOUR) for n in range(1_100)]
     outcome(*place, spans[0][0], tasks=1)

@@ -94,13 +94,13 @@ def test_the_interval_covers_these_tasks_or_is_missing(place: Place) -> None:
     assert figures_of_the_whole(review(place, 7, "elsewhere")) == (None, None, None)
 
 
-def test_the_database_adds_up_what_the_outcomes_say(place: Place) -> None:
-    """Spend, saving and the share of which it is known, by day and owner, beside sums of the outcomes themselves."""
+def test_the_sums_of_the_database_equal_those_of_the_outcomes(place: Place) -> None:
+    """Spend, saving and the share with a known saving, by day and owner, compared with sums over the outcomes."""
     rng, other, now = random.Random(7), builders.workload("search", owner=builders.team("search")), NOW.date()
     for number in range(120):
         workload, endpoint, back = rng.choice((place[1], other)), rng.choice("abc"), rng.randrange(14)
         tasks, cost = rng.randrange(1, 40), rng.randrange(10**9)
-        if (endpoint, back < 7) != ("c", False):  # an endpoint without a time before
+        if (endpoint, back < 7) != ("c", False):  # an endpoint without an earlier period
             at = NOW - back * DAY
             outcome(place[0], workload, at, tasks=tasks, cost=cost, endpoint=endpoint, rule=f"r{number}")
     rollups.refresh(NOW)
@@ -128,8 +128,8 @@ def test_the_database_adds_up_what_the_outcomes_say(place: Place) -> None:
     assert [part.spend for part in spend_by_time(review(place, 7))] == [part.spend for part in parts[""]]
 
 
-def test_days_that_are_not_summed_yet_have_an_unknown_spend(place: Place) -> None:
-    """The job did not run since Sunday: what it summed is shown, and no day after it costs nothing."""
+def test_days_that_are_not_rolled_up_yet_have_an_unknown_spend(place: Place) -> None:
+    """The job has not run for two days. Earlier days are shown, and later ones are unknown, not free."""
     for day in range(14):
         outcome(*place, NOW - day * DAY, tasks=100, cost=1_000)
     rollups.refresh(NOW - 2 * DAY)
@@ -144,8 +144,8 @@ def test_days_that_are_not_summed_yet_have_an_unknown_spend(place: Place) -> Non
     assert [part.spend for part in spend_by_time(late)] == [None] * 7
 
 
-def test_days_that_were_pruned_are_no_part_of_the_time(place: Place, settings: Any) -> None:
-    """Running sums hold all days before them: without the row of its beginning a time would hold them, too."""
+def test_pruned_days_are_not_part_of_the_period(place: Place, settings: Any) -> None:
+    """Running sums include all earlier days, so a period whose first row is missing would include them, too."""
     settings.TOTALS_RETENTION_DAYS = 10
     for day in range(30):
         outcome(*place, NOW - day * DAY, tasks=100, cost=1_000)
@@ -196,7 +196,7 @@ def test_spend_is_available_by_owner_as_json_and_csv(place: Place, monkeypatch: 
 
 
 def test_days_before_the_first_known_one_have_an_unknown_spend(place: Place) -> None:
-    """The instance exists since yesterday: the days before cost an unknown amount, not $0.00."""
+    """The instance has existed since yesterday. What the days before cost is unknown, not $0.00."""
     outcome(*place, NOW - DAY, tasks=100, cost=1_000)
     found = review(place, 7)
     assert [part.spend for part in spend_by_time(found)] == [None] * 5 + [100_000, 0]
@@ -235,7 +235,7 @@ def test_the_api_says_null_for_what_is_unknown(place: Place, monkeypatch: pytest
     assert [row["spend_nusd"] for row in rows if row["level"] == "time"] == [""] * 5 + ["100000", "0"]
 
 
-def test_the_cost_of_mirrored_requests_is_apart(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cost_of_mirrored_requests_is_separate(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     mirror = {"n": 10, "both": 10, "candidate_cost_nusd": 7_000, "baseline_cost_nusd": 9_000}
     outcome(*place, NOW - DAY, tasks=100, cost=1_000, mirror=mirror)
     rollups.refresh(NOW)

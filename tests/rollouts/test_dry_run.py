@@ -1,4 +1,4 @@
-"""A dry run says what other margins would have done to a rollout, and matches what the engine does."""
+"""A dry run reports what other margins would have done to a rollout, and agrees with the engine."""
 
 import json
 from datetime import timedelta
@@ -25,7 +25,7 @@ from tests.support.traffic import Traffic
 pytestmark = pytest.mark.django_db
 
 
-def test_it_reports_what_other_margins_would_have_done() -> None:
+def test_it_reports_the_effect_of_other_margins() -> None:
     rollout = places.started(plan=PLAN[1:])
     rollout = actions.pause_rollout(rollout, actor=BEN, reason="only gather")
     traffic = Traffic(rollout, start=clock.now() - timedelta(hours=10))

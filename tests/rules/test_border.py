@@ -54,7 +54,7 @@ def test_a_guardrail_with_less_weight_needs_more_evidence(weight: float) -> None
     for judgement in (before, after):
         counted = sum(v.weight * math.exp(v.log_e_counted) for v in judgement.verdicts)
         assert math.exp(judgement.log_e) == pytest.approx(counted)
-    # At the border the evidence alone, unweighted, is past 20 already.
+    # At the threshold, the unweighted evidence is already above 20.
     assert before.verdicts[0].log_e_counted > LN_20
 
 

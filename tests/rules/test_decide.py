@@ -66,7 +66,7 @@ def verdict(result: VerdictResult, *, log_e: float = 0.0) -> Verdict:
 
 
 @pytest.mark.parametrize("case", VECTORS, ids=lambda case: str(case["out"]))
-def test_it_decides_as_the_shared_vectors_do(case: dict[str, Any]) -> None:
+def test_it_agrees_with_the_shared_vectors(case: dict[str, Any]) -> None:
     given = case["in"]
     one = verdict(
         VerdictResult.PASS if given["all_safe"] else VerdictResult.INCONCLUSIVE, log_e=given["log_E"]
@@ -172,7 +172,7 @@ def test_one_minute_and_one_router_are_singular() -> None:
     assert isinstance(waits, Hold) and "0 of 1 router has applied this stage" in waits.reason.sentence
 
 
-def test_it_says_so_when_only_time_is_missing() -> None:
+def test_it_says_when_only_time_is_missing() -> None:
     rollout = replace(view(), stage_entered_at=NOW - timedelta(minutes=14, seconds=54))
     decision = decide(rollout, evidence(GOOD), FLEET, NOW)
     assert isinstance(decision, Hold)

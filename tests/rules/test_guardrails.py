@@ -94,7 +94,7 @@ def test_it_fails_only_on_its_own_harm(name: str, bad: dict[str, Any]) -> None:
 
 
 def test_a_verdict_that_is_set_aside_is_never_a_failure() -> None:
-    """A rolled-back rollout showed "Escalations: fail" beside "displayed but not judged"."""
+    """Regression: a rolled-back rollout showed "Escalations: fail" next to "displayed but not judged"."""
     found = ledger(looks=20, escalation=0.25).judge(1).verdicts
     (aside,) = [verdict for verdict in found if verdict.name == "escalation"]
     assert "not judged" in aside.note and not aside.gates and not aside.counted

@@ -1,7 +1,7 @@
-"""Whole streams of traffic: what the engine says after each window comes out again without the engine.
+"""Whole streams of traffic: each verdict of the engine can be recomputed without the engine.
 
-`docs/recompute_verdicts.py` shares no line with the engine. The traffic is the benchmarks': units with rates of their
-own, endpoints, tasks that differ, what is not reported, costs with a tail.
+`docs/recompute_verdicts.py` shares no line with the engine. The traffic comes from the benchmarks: units with their own
+rates, endpoints, differing tasks, missing reports, costs with a tail.
 """
 
 import json
@@ -47,7 +47,7 @@ BOUNDS = {Metric.FAILURE: 0.12, Metric.ERROR: 0.03, Metric.COST_PER_SUCCESS: 900
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("stream", STREAMS, ids=lambda stream: stream.name)
 def test_every_verdict_can_be_recomputed(stream: Scenario, seed: int) -> None:
-    """A third of the minutes is in each of three stages; every third minute is judged."""
+    """Each of three stages has a third of the minutes. Every third minute is judged."""
     module, traffic, stages = recompute(), Traffic(stream, seed), stages_of("cautious")[:4]
     guardrails = guardrails_for({"metric": metric, "bound": bound} for metric, bound in BOUNDS.items())
     accumulator = Accumulator.open(guardrails, stages, traffic.reference)

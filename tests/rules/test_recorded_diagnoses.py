@@ -327,11 +327,11 @@ def figures_of() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_it_says_what_is_recorded() -> None:
+def test_it_matches_the_recorded_diagnoses() -> None:
     assert list(differences(json.loads((HOME / "said.json").read_text()), as_json(said()))) == []
 
 
-def test_it_compares_as_is_recorded() -> None:
+def test_it_matches_the_recorded_comparisons() -> None:
     assert list(differences(json.loads((HOME / "figures.json").read_text()), as_json(figures_of()))) == []
 
 

@@ -95,12 +95,12 @@ def said(opened: Accumulator, stage: int, minute: int, *, detail: bool) -> dict[
 
 
 @pytest.mark.parametrize("stream", STREAMS, ids=lambda stream: stream.name)
-def test_it_says_what_is_recorded(stream: Stream) -> None:
+def test_it_matches_the_recorded_output(stream: Stream) -> None:
     assert list(differences(recorded(stream), as_json(list(looked_at(stream))))) == []
 
 
 @pytest.mark.parametrize("stream", STREAMS, ids=lambda stream: stream.name)
-def test_what_is_stored_is_read_again(stream: Stream) -> None:
+def test_stored_sums_are_the_same_when_read_again(stream: Stream) -> None:
     stored = recorded(stream)[-1]["stored"]
     again = Accumulator.from_dict(stored)
     assert list(differences(stored, as_json(again.as_dict()))) == []

@@ -348,7 +348,7 @@ def said(rollout: Any, known: Evidence, fleet: FleetView) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_it_says_what_is_recorded(name: str) -> None:
+def test_it_matches_the_recorded_results(name: str) -> None:
     before = json.loads(PATH.read_text())[name]
     assert list(differences(before, as_json(TABLES[name]()))) == []
 

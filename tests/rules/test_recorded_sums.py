@@ -263,7 +263,7 @@ def shares_and_sums() -> Table:
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_it_gives_what_is_recorded(name: str) -> None:
+def test_it_matches_the_recorded_results(name: str) -> None:
     kept_before = json.loads(PATH.read_text())[name]
     assert list(differences(kept_before, as_json(TABLES[name]()), rel=1e-8)) == []
 

@@ -46,7 +46,7 @@ def test_the_cost_covers_decisions_with_a_known_cost() -> None:
         (None, None, None),
     ],
 )
-def test_it_goes_on_only_if_the_projected_costs_are_known(
+def test_it_advances_only_if_the_projected_costs_are_known(
     candidate: int | None, baseline: int | None, word: str | None
 ) -> None:
     shadow = ShadowSums(

@@ -99,7 +99,7 @@ def test_it_is_the_same_after_storage() -> None:
 
 
 def test_it_follows_twelve_endpoints_and_eight_pairs() -> None:
-    """The largest ones; the rest come together."""
+    """The largest ones are followed; all others are merged."""
     followed = FollowedSlices()
     pairs = {f"p{at:02}": (40 - at, 40 - at) for at in range(10)}
     followed.take(window(2_000, pairs, **{f"e{at:02}": 90 - at for at in range(14)}))

@@ -17,7 +17,7 @@ from rollout_app.engine.states import (
     next_state,
 )
 
-# The table a second time, as design 5 draws it: a row that is lost or altered is noticed here.
+# A second copy of the table, so that a lost or changed row fails a test.
 ROWS = """
 draft              propose           awaiting_approval
 draft              revert            running

@@ -1,4 +1,4 @@
-"""The other parts of a judgement than its verdicts, and how minutes add up to windows."""
+"""The parts of a judgement besides its verdicts, and how minutes add up to windows."""
 
 from typing import Any
 
@@ -76,11 +76,11 @@ def differing(known: int, tasks: int, told: int | None) -> Differing:
     ("parts", "merged"),
     [
         ([(9, differing(9, 2, 3)), (5, differing(4, 1, 1))], differing(13, 3, 4)),
-        # Of one part it is not known how many were decided: nor of the whole.
+        # If one part does not know how many were decided, neither does the whole.
         ([(9, differing(9, 2, 3)), (5, differing(4, 1, None))], differing(13, 3, None)),
-        # A minute without tasks need not say.
+        # A minute without tasks need not report.
         ([(9, differing(9, 2, 3)), (0, None)], differing(9, 2, 3)),
-        # One with tasks must.
+        # A minute with tasks must.
         ([(9, differing(9, 2, 3)), (1, None)], None),
     ],
 )

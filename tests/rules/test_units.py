@@ -107,7 +107,9 @@ def test_recent_counts_decay_over_an_hour() -> None:
     units.take(window({2: (50, 0)}, {1: (0, 0)}, minute=13))
     kept = (59 / 60) ** 3
     assert units.recent == {1: pytest.approx(100 * kept), 2: pytest.approx(100 * kept + 50)}
-    units.take(window({}, {2: (1, 0)}, minute=12))  # older minutes forget nothing, and set no clock back
+    units.take(
+        window({}, {2: (1, 0)}, minute=12)
+    )  # older minutes decay nothing, and do not set the clock back
     assert units.recent_minute == 13
     assert units.recent[1] == pytest.approx(100 * kept)
     units.take(window({}, {2: (1, 0)}, minute=1_013))
@@ -246,8 +248,8 @@ def test_it_is_the_same_after_storage() -> None:
 
 
 @pytest.mark.parametrize(("tasks", "left_out"), [(30, False), (31, True)])
-def test_of_a_thousand_tasks_thirty_are_not_heavy(tasks: int, left_out: bool) -> None:
-    """Exactly three hundredths; more would be heavy."""
+def test_a_cell_with_exactly_three_percent_is_not_heavy(tasks: int, left_out: bool) -> None:
+    """30 of 1,000 tasks; with more, the cell would be heavy."""
     units = Units.begin(reference())
     units.take(window({}, {1: (tasks, 0), 99: (40 - tasks, 0), **many(96, 10)}))
     assert sum(units.recent.values()) == 1_000
