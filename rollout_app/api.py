@@ -246,7 +246,7 @@ class RollBackView(MoveView):
 
 
 class AbortView(MoveView):
-    """End a rollout in any state. Traffic goes back to the baseline, if any has moved."""
+    """Stop a running or paused rollout. All traffic goes back to the baseline at once. Needs no If-Match."""
 
     move, urgent = actions.abort_rollout, True
 
@@ -293,7 +293,7 @@ class ApprovalsView(ApiView):
 
 
 class JudgementView(ApiView):
-    """The current verdict of each guardrail, with the sums to compute it again."""
+    """The current verdict of each guardrail, with the sums that it was computed from."""
 
     @extend_schema(responses=shapes.JudgementShape)
     def get(self, request: Request, rollout: UUID) -> Response:
@@ -330,7 +330,7 @@ class ShadowView(ApiView):
 
 
 class DryRunView(ApiView):
-    """Compute what other margins would have done with this rollout's outcomes. Changes nothing."""
+    """Show what other margins would have done with this rollout's outcomes. Changes nothing."""
 
     open_to_agents = True
 

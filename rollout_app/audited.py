@@ -80,7 +80,7 @@ def _said_of_rollouts(body: Mapping[str, Any]) -> Iterable[Said]:
 
 
 def _said_at_its_beginning(body: Mapping[str, Any], told: subjects.Told) -> Iterable[Said]:
-    """Describe what its first entry implies: where it is, why it was proposed, what it takes back, its first stage."""
+    """Yield what a rollout's first entry implies: its place, its reason, the rollout that it reverts, and stage 0."""
     begun = (*PROPOSING, "rollout.revert")
     if body["action"] not in begun or told.get("rollout", {}).get(body["target"]["id"]):
         return
@@ -126,7 +126,7 @@ def _said_of_transitions(body: Mapping[str, Any]) -> Iterable[Said]:
 
 
 def _unchanged_in_transitions(body: Mapping[str, Any], told: subjects.Told) -> Iterable[Said]:
-    """A diff has only what changed: a state or stage that it leaves out is the rollout's own, before and after."""
+    """Yield the state and the stage that a transition did not change: a diff contains changes only."""
     if not _is_move(body):
         return
     changed = {change["path"][1:] for change in body["diff"]}
@@ -181,7 +181,7 @@ def _said_of_contributors(body: Mapping[str, Any]) -> Iterable[Said]:
 
 def _contributors() -> Rows:
     for pk, people in Rollout.objects.order_by("pk").values_list("pk", "contributors").iterator():
-        for user_id in people if isinstance(people, list) else ():  # anything, if somebody wrote it by hand
+        for user_id in people if isinstance(people, list) else ():  # it may have been edited by hand
             yield f"{user_id or 'unknown'} of {pk}", {}
 
 
@@ -214,8 +214,8 @@ def _filled(stages: Any) -> Any:
 
 
 def _said_of_guardrails(body: Mapping[str, Any]) -> Iterable[Said]:
-    """Read a guardrail entry. A workload may have a margin and an absolute bound on one metric; the evidence tells
-    which.
+    """Read a guardrail entry. A workload may have a margin and an absolute bound on one metric; the entry's evidence
+    says which.
     """
     if body["target"]["kind"] != "guardrail" or not body["diff"]:
         return

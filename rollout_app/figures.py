@@ -14,7 +14,7 @@ from rollout_app.models import Rollout, Transition
 
 class RolloutFigures(DatabaseFigures):
     def read(self) -> list[Metric]:
-        return [_by_state(), _held(), _taken_back(), _overdue()]
+        return [_by_state(), _held(), _rolled_back(), _overdue()]
 
 
 def _by_state() -> Metric:
@@ -33,7 +33,7 @@ def _held() -> Metric:
     return _filled(family, held.values_list("environment__name", "hold_code").annotate(Count("pk")))
 
 
-def _taken_back() -> Metric:
+def _rolled_back() -> Metric:
     family = CounterMetricFamily(
         "pointsman_rollbacks",
         "Rollouts rolled back; by: system (on evidence), user or key",

@@ -96,7 +96,8 @@ class Rollout(models.Model):
     rollback_reason = models.TextField(blank=True, default="")
     rollback_revision = models.BigIntegerField(null=True, blank=True)  # routers confirm that they applied it
     readback = models.JSONField(default=dict, blank=True)  # {"confirmed": 7, "of": 9, "stragglers": […]}
-    # Fixed at the start: p_ref, v_ref, deff, tail edges, cost cap, number of outcomes before the rollout.
+    # Measured at the start, and again until there are enough outcomes: p_ref, v_ref, deff, tail edges, cost cap,
+    # number of outcomes.
     reference = models.JSONField(default=dict, blank=True)
     # The engine's sums over closed windows, so that an evaluation only processes what is new.
     evidence = TextJSON(default=dict, blank=True)
@@ -317,7 +318,7 @@ class ArmTotals(MinuteTotals):
 
     @classmethod
     def of_rollout(cls, rollout: "Rollout") -> "models.QuerySet[ArmTotals]":
-        """Return its rows by the key that starts with the place: by `rollout` alone, SQLite reads the whole table."""
+        """Return its rows by the columns that the key starts with: by `rollout` alone, SQLite reads the whole table."""
         place = {"environment": rollout.environment_id, "workload": rollout.workload_id}
         return cls.objects.filter(**place, rollout=str(rollout.pk))
 

@@ -18,7 +18,7 @@ VERDICTS = [(verdict.value, verdict.value) for verdict in VerdictResult]
 
 @extend_schema_serializer(component_name="Stage")
 class StageShape(serializers.Serializer[Any]):
-    """One step of a plan, with what it must show before the next."""
+    """One step of a plan, with its conditions for the next step."""
 
     mode = serializers.ChoiceField(["shadow", "percentage", "full"], help_text="shadow first, full last")
     share_pcm = serializers.IntegerField(
@@ -57,7 +57,7 @@ class StagesField(serializers.JSONField):
 
 
 class JudgedGuardrail(serializers.Serializer[Any]):
-    """The verdict of one guardrail, with the sums to compute it again."""
+    """The verdict on one guardrail, with its figures."""
 
     name = serializers.CharField()
     metric = serializers.ChoiceField(METRICS)
@@ -104,6 +104,6 @@ class JudgementShape(serializers.Serializer[Any]):
     strata = serializers.DictField(child=StageCounts(), help_text="by stage number")
     missing = serializers.ListField(
         child=serializers.DictField(),
-        help_text="shares of tasks that miss something, compared between the arms",
+        help_text="shares of tasks with missing data, compared between the arms",
     )
     units = serializers.DictField(allow_null=True, help_text="for a workload whose unit is not the request")

@@ -36,7 +36,7 @@ class PriceFileForm(forms.Form):
         required=False,
         label="Price list",
         help_text="LiteLLM's model_prices_and_context_window.json, or a CSV with the columns name, "
-        "input_usd_per_mtok, output_usd_per_mtok, …; at most 4 MiB. Longer ones: manage.py catalogue import.",
+        "input_usd_per_mtok, output_usd_per_mtok, …; at most 4 MiB. For larger files use manage.py catalogue import.",
     )
     installed = forms.BooleanField(
         required=False, label="The price map of the litellm package installed here"

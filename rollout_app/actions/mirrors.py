@@ -1,7 +1,8 @@
 """Limit what mirrored tasks may cost: in the shadow stage, a share of tasks also runs on the candidate's model.
 
-A workload's `mirror_budget_usd` is the limit per day (UTC) in one environment. Routers report the cost. When the
-budget is spent, a new revision sets the rollout's mirror share to 0 for all routers until the next day.
+A workload's `mirror_budget_usd` is the limit of one rollout per day (UTC). Routers report the cost. When the budget is
+spent, a new revision sets the rollout's mirror share to 0 for all routers until the next day. Another rollout of the
+same workload on the same day has the full budget again.
 """
 
 from dataclasses import dataclass

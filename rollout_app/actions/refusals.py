@@ -45,7 +45,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What the checks of many rollouts read beside them, read in four queries (`surroundings_of`)."""
+    """The rows that the checks of many rollouts need, read in four queries (`surroundings_of`)."""
 
     environments: Mapping[int, Environment]
     assignments: Mapping[tuple[int, int], Assignment]
@@ -71,7 +71,7 @@ def surroundings_of(rollouts: Iterable[Rollout]) -> Surroundings:
 
 @dataclass(frozen=True)
 class _Situation:
-    """A rollout and its surroundings, read from the database only when a check needs them and `known` has not."""
+    """A rollout and its surroundings. Reads from the database only what a check needs and `known` does not have."""
 
     rollout: Rollout
     event: str
@@ -98,7 +98,7 @@ class _Situation:
 
     @property
     def needs_approval(self) -> bool:
-        """As `approvals.needs_approval`, by the environment that is known."""
+        """Whether a second person must approve, as in `approvals`, but with the environment that is already read."""
         return self.rollout.four_eyes or self.environment.four_eyes
 
     @property
@@ -116,7 +116,8 @@ def refusals(rollout: Rollout, now: datetime) -> dict[str, Refusal | None]:
 
 
 def refusal(rollout: Rollout, event: str, now: datetime, known: Surroundings | None = None) -> Refusal | None:
-    """Return the first refusal of `event`, or None if it is possible now. `known`: to ask of many rollouts."""
+    """Return the first refusal of `event`, or None if it is possible now. `known`: rows that were read
+    for many rollouts at once."""
     situation = _Situation(rollout, event, now, known)
     at_point, conditions = _CHECKS[event]
     for checks, by_state in ((at_point, True), (conditions, False)):
@@ -141,7 +142,7 @@ def freeze_sentence(environment: Environment, now: datetime) -> str | None:
     because = f" ({environment.freeze_reason})" if environment.freeze_reason else ""
     return (
         f"{environment.name} is frozen until {until:%Y-%m-%d %H:%M} UTC{because}: nothing starts or advances. "
-        "A rollback works."
+        "A rollback is still possible."
     )
 
 
@@ -179,7 +180,7 @@ def _at_last_stage(s: _Situation) -> None:
 
 def _stage_asks_approval(s: _Situation) -> None:
     if s.state not in APPROVABLE or s.next_stage >= len(s.rollout.stages):
-        raise IllegalMove(f"No stage is ahead: the rollout is {words(s.state)}.")
+        raise IllegalMove(f"There is no next stage to approve: the rollout is {words(s.state)}.")
     stage = Stage.from_dict(s.rollout.stages[s.next_stage])
     if not stage.approval:
         raise IllegalMove(f"{stage.named.capitalize()} does not require an approval.")

@@ -82,7 +82,7 @@ def _confirming(rollout: Rollout) -> Event:
 
 
 def revert_rollout(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) -> Rollout:
-    """Undo a completed rollout at once with a new rollout to the version before. One person can do so for 72 hours.
+    """Undo a completed rollout with a new rollout to the previous version. One person can do so within 72 hours.
 
     No approval is needed because the earlier version was already approved and served to all traffic.
     """

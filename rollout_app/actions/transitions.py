@@ -31,7 +31,7 @@ MAX_REASON = 2_000  # characters
 
 
 def loaded(rollout: "Rollout | UUID | str") -> Rollout:
-    """Return the rollout with its relations. An instance is returned as it is; an id is read from the database."""
+    """Return the rollout with its relations. An instance is returned unchanged; an id is read from the database."""
     if isinstance(rollout, Rollout):
         return rollout
     try:

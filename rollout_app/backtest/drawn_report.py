@@ -28,12 +28,12 @@ def as_text(name: str, found: Drawn) -> str:
     if unsupported := sum(found.unsupported.values()):
         each = ", ".join(f"{count:,} to {model}" for model, count in found.unsupported.most_common(5))
         lines.append(
-            f"  Unknown: {_percent(unsupported / found.tasks)} of them it would send to a model that no arm asked, or "
+            f"  Unknown: it would send {_percent(unsupported / found.tasks)} of them to a model that no arm asked, or "
             f"continue as no arm did ({each})."
         )
         if (bounds := found.bounds) is not None:
             lines.append(
-                f"  Over all of them its success lies between {_percent(bounds[0])} and {_percent(bounds[1])}, "
+                f"  Over all of them, its success rate is between {_percent(bounds[0])} and {_percent(bounds[1])}, "
                 "whatever the unknown outcomes were."
             )
     return "\n".join([*lines, *_left_out(found)])
@@ -42,7 +42,7 @@ def as_text(name: str, found: Drawn) -> str:
 def _value(value: Value) -> list[str]:
     lines = [
         f"  From {counted(value.tasks, 'task')} of {counted(value.units, 'unit')}; "
-        f"{value.matched:,} were served as it would have, "
+        f"{value.matched:,} were served as the policy would have served them, "
         f"equivalent to {value.effective_units:,.0f} units of equal weight.",
         f"  success {_share(value.success)}, {_dollars(value.cost_per_task)} dollars per task, "
         f"{_dollars(value.cost_per_success)} dollars per success",
@@ -63,7 +63,7 @@ def _change(change: ValueChange | None) -> list[str]:
     if change is None:
         return []
     return [
-        f"  Compared with the first, on {change.tasks:,} tasks that tell about both: success "
+        f"  Compared with the first policy, on {change.tasks:,} tasks that tell about both: success "
         f"{_points(change.success)}, cost per task {_change_of(change.cost_per_task)}, cost per success "
         f"{_change_of(change.cost_per_success)}."
     ]
@@ -73,7 +73,8 @@ def _left_out(found: Drawn) -> list[str]:
     lines = [f"  Left out: {counted(count, 'task')}, {why}." for why, count in found.left_out.most_common()]
     if found.undrawn and found.tasks:
         lines.append(
-            f"  {found.undrawn:,} further tasks were not drawn. They tell about one arm only and are not used here."
+            f"  {found.undrawn:,} further tasks were not drawn. Only one arm could have served them, so they are not "
+            "used here."
         )
     if found.missing:
         names = ", ".join(f"{name} ({count:,})" for name, count in found.missing.most_common(5))

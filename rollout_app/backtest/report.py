@@ -68,12 +68,12 @@ def agreement_text(name: str, found: Agreement) -> str:
     """Describe what a log with one model per task says about the policy, and what it cannot say."""
     share = _percent(found.agreed / found.tasks, 1) if found.tasks else "–"
     lines = [
-        f"{name}: of {found.tasks:,} logged tasks the policy asks the same models in {found.agreed:,} ({share}). "
-        f"Of these {found.graded:,} are graded.",
+        f"{name}: in {found.agreed:,} of {found.tasks:,} logged tasks ({share}) the policy asks the same models. "
+        f"{found.graded:,} of these are graded.",
     ]
     if found.accuracy.value is not None:
         lines.append(
-            f"  On them {_percent(found.accuracy.value, 2)} succeeded ({_between(found.accuracy)}), at "
+            f"  Of the graded ones, {_percent(found.accuracy.value, 2)} succeeded ({_between(found.accuracy)}), at "
             f"{_dollars(found.cost_per_success.value)} dollars per success."
         )
     for (asked, would), count in found.moves.most_common(10):
@@ -160,7 +160,7 @@ def sentences(line: Line, result: Backtest) -> list[str]:
         )
     else:
         found.append(
-            f"{line.name}: no difference in cost per success from always asking {result.strong} is shown."
+            f"{line.name} shows no difference in cost per success from always asking {result.strong}."
         )
     if (change := line.accuracy_change).value is not None and change.high is not None and change.high < 0:
         found.append(
@@ -271,7 +271,7 @@ def _between(found: Interval) -> str:
 
 
 def _range(found: Interval) -> str:
-    assert found.value is not None and found.low is not None and found.high is not None  # noqa: S101 — the callers ask first
+    assert found.value is not None and found.low is not None and found.high is not None  # noqa: S101 — callers check
     return f"{found.value * 100:.1f} % ({found.low * 100:.1f} to {found.high * 100:.1f} %)"
 
 

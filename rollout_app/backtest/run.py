@@ -276,7 +276,7 @@ def backtest(
 
     models  the single models to compare with, by catalogue name; empty: all that the policies name
     score   what says how likely the weak model is right: the name of a request input (`confidence`, `attributes.x`),
-            or `<model>:confidence` for that of its answer. Its ranking of the tasks is judged as in RouteLLM
+            or `<model>:confidence` for the confidence of its answer. Its ranking of the tasks is judged as in RouteLLM
     Raises `ValueError` for too many policies, or if no task can be compared.
     """
     named = {model for policy in policies.values() for model, _ in policy.models.values()}

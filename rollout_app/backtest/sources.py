@@ -48,7 +48,7 @@ class Source:
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the options for reading a file of tasks, shared by all commands that read one."""
     parser.add_argument("--mapping", default="", help="for a table: a YAML file that maps its columns")
-    parser.add_argument("--log", default="", choices=["", *LOGS], help="the kind of log that the file is")
+    parser.add_argument("--log", default="", choices=["", *LOGS], help="the kind of log")
     parser.add_argument(
         "--latency-unit", default="", choices=["", "ms", "s"], help="unit of Langfuse's latency"
     )
@@ -124,5 +124,5 @@ def _grades(source: Source) -> Grades:
     if source.log != "langfuse" or not source.grades:
         return {}
     if not source.grade:
-        raise ValueError("Name the score that grades; a Langfuse project can have several.")
+        raise ValueError("Name the score to use as the grade; a Langfuse project can have several.")
     return formats.langfuse_grades(source.grades, source.grade, source.success_from)

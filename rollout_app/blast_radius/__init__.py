@@ -1,4 +1,4 @@
-"""What a candidate would move before it moves: which share of which endpoint goes to which model, at what cost.
+"""What a candidate would move, before it moves anything: which share of which endpoint to which model, and the cost.
 
 knowledge    what the rule that decided says about other conditions
 routing      which choices of a policy are possible for the tasks of one route

@@ -46,9 +46,9 @@ class LatencyProjection:
     def sentence(self) -> str:
         if self.unmeasured:
             names = ", ".join(self.unmeasured)
-            return f"The change of latency is unknown: fewer than {LEAST_TIMED} timed answers of {names}."
+            return f"The change in latency is unknown: fewer than {LEAST_TIMED} timed answers of {names}."
         if (change := self.change) is None:
-            return "The change of latency is unknown: too few tasks of the week before were timed."
+            return "The change in latency is unknown: too few tasks of the week before were timed."
         low, high = _signed(change.low), _signed(change.high)
         about = low if low == high else f"between {low} and {high}"
         if low != high and change.expected is not None:

@@ -28,7 +28,7 @@ BY_SHADOW, BY_DOCUMENTS, BY_NOTHING = "shadow", "documents", "nothing"
 
 @dataclass(frozen=True, slots=True)
 class EndpointRadius:
-    """One endpoint, with counts and costs per day, or of less than a day as they are (`Week.span`).
+    """One endpoint, with counts and costs per day; for traffic of less than a day, not scaled (`Week.span`).
 
     `traffic`: all tasks, `projection`: those with a known projection.
     """
@@ -83,7 +83,7 @@ def moved_at(rollout: Rollout) -> datetime | None:
 
 
 def moves_of(rollouts: Sequence[Rollout]) -> dict[UUID, datetime | None]:
-    """Return the same of several rollouts, in one query at most."""
+    """Return `moved_at` for several rollouts, in at most one query."""
     shadowed = [each.pk for each in rollouts if each.started_at and each.stages[0]["mode"] == "shadow"]
     later = Transition.objects.filter(rollout__in=shadowed, after_stage__gt=0).order_by("-sequence")
     moves = dict(later.values_list("rollout_id", "at")) if shadowed else {}

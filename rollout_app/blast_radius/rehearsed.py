@@ -83,8 +83,8 @@ def shadow_routes(rollout: Rollout) -> dict[tuple[str, str], RehearsedRoute]:
 
 
 def differing_tasks(rollout: Rollout) -> dict[str, DifferingShare]:
-    """Return differing tasks by endpoint, over the newest seven days in which both policies were known: the time from
-    which the traffic is taken, too. All minutes of a long rollout would be too many.
+    """Return differing tasks by endpoint, over its newest seven days: as long as the time from which the
+    traffic is taken. Reading all minutes of a long rollout would take too long.
     """
     first, last = minute_totals.stamped(rollout)
     now = clock.now()
@@ -111,7 +111,7 @@ def _newest(rows: QuerySet[OutcomeBucket], *columns: str) -> Iterator[tuple[Any,
 def _rows(rollout: Rollout, first: datetime | None) -> QuerySet[OutcomeBucket]:
     """Return the rollout's rows by the index that starts with environment, workload and minute.
 
-    `first`: the first minute that a router stamped: in a replay or with a wrong clock, it is before the start.
+    `first`: the first minute that a router stamped. In a replay or with a wrong clock it is before the start.
     """
     place = {"environment": rollout.environment_id, "workload": rollout.workload_id}
     known = [moment for moment in (rollout.started_at, first) if moment is not None]

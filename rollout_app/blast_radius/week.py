@@ -24,8 +24,8 @@ CellKey = tuple[int, str, str]  # version, endpoint, rule
 
 @dataclass(frozen=True, slots=True)
 class Week:
-    """The traffic of a week. `span`: with visible traffic, up to 7 days. `traffic`: tasks by endpoint, of all versions,
-    per day; of less than a day, the tasks themselves.
+    """The traffic of a week. `span`: the time with visible traffic, up to 7 days. `traffic`: tasks by endpoint, of all
+    versions, per day; for less than a day, not scaled.
 
     `cells`: of the baseline's own version, or of all versions if it has had hardly any tasks (`own_version` is
     false). `others`: share of the tasks that other versions served. `versions`: all that served, by number.

@@ -95,12 +95,12 @@ def _of_moves(radius: BlastRadius) -> list[str]:
     if radius.basis == BY_DOCUMENTS and unsure >= _LEAST_SHARE:
         said.append(
             f"It is unknown where {percent(unsure)} of the tasks would go: their inputs are not stored, and the rule "
-            "that decided does not tell enough. A shadow stage shows it."
+            "that decided does not say enough. A shadow stage will show it."
         )
     if radius.basis == BY_SHADOW and (off := _by_chance(radius)) >= _LEAST_SHARE:
         said.append(
             f"The shares come from {count(radius.decisions)} shadow decisions. The share that moves may be off by "
-            f"{off * 100:.1f} points by chance (95 %), and the change of cost in proportion."
+            f"{off * 100:.1f} points by chance (95 %), and the change in cost in proportion."
         )
     if radius.differing is None:
         said.append(
@@ -164,8 +164,8 @@ def _of_the_second_stage(radius: BlastRadius) -> list[str]:
     if radius.whole.change.low == radius.whole.change.high:
         return []
     return [
-        "The number of escalated tasks is unknown before they are tried. The bounds assume none to all of them, and "
-        "the lowest to the highest ratio of the prices."
+        "It is unknown how many tasks will be escalated. The bounds assume none and all of them, at the lowest and the "
+        "highest price ratio."
     ]
 
 
@@ -177,7 +177,7 @@ def _of_quality(radius: BlastRadius) -> list[str]:
             f"The same candidate was rolled back before: {past.rollback_reason or 'no reason was recorded'}"
         ]
     return [
-        "The effect on success is unknown before tasks are tried: mirror a share of them, or backtest the candidate."
+        "The effect on success is unknown until tasks are tried: mirror a share of them, or backtest the candidate."
     ]
 
 
@@ -191,10 +191,10 @@ def _cost(projection: Projection, per: str) -> str:
 
 
 def amount(change: Bounds, per: str) -> str:
-    """Format a change of cost `per` its time: `−$412 a day`, `between −$412 and +$3 a day (−$350 expected)`."""
+    """Format a change in cost `per` a time: `−$412 a day`, `between −$412 and +$3 a day (−$350 expected)`."""
     low, high = _signed(change.low), _signed(change.high)
     if low == high:
-        return f"{low} {per}" if round(change.high) else "no change of cost"
+        return f"{low} {per}" if round(change.high) else "no change in cost"
     expected = "" if change.expected is None else f" ({_signed(change.expected)} expected)"
     return f"between {low} and {high} {per}{expected}"
 

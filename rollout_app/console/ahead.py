@@ -55,7 +55,7 @@ _BASES = {
 
 
 def ahead_of(rollout: Rollout) -> Ahead:
-    """Return the view of a rollout. Errors are shown and stop nothing: a start or a rollback needs no picture."""
+    """Return the view of a rollout. An error is shown, and the page works without it: it must not stop a rollback."""
     return _shown(lambda: radius_of(rollout), rollout.baseline, rollout.candidate)
 
 

@@ -121,7 +121,7 @@ def _sums(rollout: Rollout, seconds: int, since: datetime | None = None) -> dict
 
 
 def _rolled_days(rollout: Rollout, since: datetime | None) -> list[date]:
-    """Return the whole days whose sums hold."""
+    """Return the whole days whose stored sums are up to date."""
     start = since or (rollout.started_at or rollout.created_at) - STAMPED_BEFORE
     return list(reading.sources(rollout.environment, rollout.workload, start, timezone.now()).days)
 
@@ -140,7 +140,7 @@ def _of_days(rollout: Rollout, days: Sequence[date]) -> dict[int, dict[str, ArmF
 
 
 def _outside(days: Sequence[date]) -> Q:
-    """The minutes of other days: a rollout's rolled up days follow each other but for a few."""
+    """Return a condition for the minutes of other days. Most rolled-up days are consecutive, so it is short."""
     if not days:
         return Q()
     outside = Q(minute__lt=reading.midnight(days[0])) | Q(minute__gte=reading.midnight(days[-1]) + _DAY)
@@ -151,7 +151,7 @@ def _outside(days: Sequence[date]) -> Q:
 
 
 def _of_minutes(rows: QuerySet[ArmTotals], seconds: int) -> dict[int, dict[str, ArmFigures]]:
-    """One query."""
+    """Return each arm's sums by slot, in one query."""
     grouped = rows.annotate(slot=_Slot("minute", seconds=seconds)).values("arm", "slot").order_by("slot")
     found: dict[int, dict[str, ArmFigures]] = {}
     for row in grouped.annotate(**{f"{n}_": Sum(n) for n in _SUMS}):

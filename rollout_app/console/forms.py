@@ -38,7 +38,7 @@ class ApproveForm(RolloutReasonForm):
 class AmendForm(RolloutReasonForm):
     """Change the plan or the time; empty fields stay as they are."""
 
-    plan = forms.ModelChoiceField(Plan.objects.all(), required=False, empty_label="as it is")
+    plan = forms.ModelChoiceField(Plan.objects.all(), required=False, empty_label="unchanged")
     scheduled_for = forms.DateTimeField(
         required=False,
         label="Start at",
@@ -64,7 +64,7 @@ def _ahead(at: datetime | None) -> datetime | None:
 class ProposeForm(forms.Form):
     """Propose a rollout: which version, where, by which plan, and why."""
 
-    # The values are names and numbers, as in a link to this page, so that a choice can be asked about by GET.
+    # The values are names and numbers, as in a link to this page, so that a link can preselect them.
     environment = forms.ModelChoiceField(Environment.objects.none(), empty_label=None, to_field_name="name")
     candidate = forms.ModelChoiceField(
         PolicyVersion.objects.none(), empty_label=None, to_field_name="number", label="Candidate version"

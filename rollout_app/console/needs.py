@@ -18,7 +18,7 @@ from rollout_app.models import Rollout
 
 _NEWS = timedelta(days=7)
 SHOWN = 20  # per list; the page of rollouts shows all
-_ASKED = 200  # rollouts of which it is asked what the person may do
+_ASKED = 200  # at most this many rollouts are checked for what the person may do
 _IDLE = {State.AWAITING_APPROVAL, State.SCHEDULED}
 _GONE_BACK = {State.ROLLED_BACK, State.ABORTED, State.REJECTED}
 
@@ -34,12 +34,12 @@ class RolloutNeeds:
 
 
 def needs(request: HttpRequest) -> RolloutNeeds:
-    """Return at most `SHOWN` of each; whether a start is possible is asked until enough are found."""
+    """Return at most `SHOWN` of each. Stops checking rollouts as soon as enough are found."""
     seen, now = visible(request), clock.now()
     active = list(seen.filter(state__in=sorted(ACTIVE)).order_by("state", "-created_at")[:_ASKED])
     written = seen.defer(None).defer(
         "evidence", "baseline__canonical"
-    )  # a start looks at the candidate's models
+    )  # checking a start needs the candidate's document
     idle = list(written.filter(state__in=sorted(_IDLE)).order_by("state", "-created_at")[:_ASKED])
     known = actions.surroundings_of([*active, *idle])
     waiting = (each for each in [*idle, *active] if may_approve(request, each, now, known))

@@ -73,7 +73,7 @@ def _enters(rollout: Rollout, at: int) -> str:
     tolerance.
     """
     if not at or rollout.stages[at - 1]["mode"] != "percentage":
-        return "no task of the candidate is judged before it"
+        return "no task of the candidate is judged before this stage"
     of = Stage.from_dict(rollout.stages[at]).harm_share
     known = [Guardrail.from_dict(each) for each in rollout.guardrails]
     limits = [
@@ -169,7 +169,7 @@ def shadow_figures(rollout: Rollout) -> ShadowFigures | None:
         ("Evaluation errors", percent(report.error_rate, 2)),
     ]
     if report.cost_change is not None:
-        facts.insert(4, ("Change of cost", signed(percent(abs(report.cost_change)), report.cost_change)))
+        facts.insert(4, ("Change in cost", signed(percent(abs(report.cost_change)), report.cost_change)))
     if escalated := _may_be_escalated(rollout, shadow.candidate_routes):
         facts.append(escalated)
     facts += _mirrored(mirror)
@@ -185,7 +185,7 @@ def _may_be_escalated(rollout: Rollout, routes: Mapping[str, int]) -> tuple[str,
     most = (decisions - routes.get(escalate["to"], 0)) / decisions
     return (
         f"May then be escalated to {escalate['to']}",
-        f"0 to {percent(most)}, not known before they are tried",
+        f"0 to {percent(most)}, unknown until they are tried",
     )
 
 

@@ -83,7 +83,7 @@ class TasksForm(TriedForm):
         required=False,
         label="Your recorded tasks",
         help_text="CSV, JSON lines or Parquet, at most 4 MiB: a row is a task with every model's outcome "
-        "(MODEL:success, MODEL:cost_usd, …). Longer ones: manage.py backtest.",
+        "(MODEL:success, MODEL:cost_usd, …). For larger files use manage.py backtest.",
     )
     mapping = forms.CharField(
         required=False,

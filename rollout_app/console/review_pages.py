@@ -180,14 +180,14 @@ def change_rows(comparison: PeriodComparison) -> list[tuple[str, str, str]]:
 
 def _relative(change: Change | None) -> tuple[str, str]:
     if change is None:
-        return NONE, "cannot be told"
+        return NONE, "unknown"
     estimate, low, high = (signed(percent(abs(x)), x) for x in (change.estimate, change.low, change.high))
     return estimate, f"between {low} and {high}"
 
 
 def _difference(change: Change | None) -> tuple[str, str]:
     if change is None:
-        return NONE, "cannot be told"
+        return NONE, "unknown"
     return points(change.estimate), f"between {points(change.low)} and {points(change.high)}"
 
 

@@ -57,7 +57,7 @@ def _margin_row(guardrail: Guardrail, own: set[tuple[str, bool]]) -> MarginRow:
 def spoken(chart: LineChart) -> str:
     """Return the last value of each line, for screen readers."""
     said = [
-        f"{name}: {_written(chart.unit, points[-1][1])} last"
+        f"{name}: last value {_written(chart.unit, points[-1][1])}"
         for name, points in chart.lines.items()
         if points
     ]

@@ -145,7 +145,7 @@ _FIGURES = {"figures": "rollouts/_figures.html"}
 
 @console_view("GET")
 def rollout_figures(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """Show both arms and the charts. A long rollout sums many rows, so these are polled less often."""
+    """Show both arms and the charts. Summing the rows of a long rollout takes time, so these are polled less often."""
     rollout = rollout_for(request, pk)
     parts = live.rendered(request, _FIGURES, _figures(rollout))
     return live.fresh(request, parts, ended=rollout.state in ENDED)

@@ -71,13 +71,13 @@ class Story:
 
 
 # Without this the rollout would hold forever, because unknown figures never pass.
-_NO_LATENCY = {"latency_tail": "How long an answer took was not recorded."}
+_NO_LATENCY = {"latency_tail": "The recordings have no latencies."}
 
 STORIES = (
     Story(
         letter="a",
         title="MMLU: 14 easy subjects to the weak model",
-        expected="goes from shadow to full by itself",
+        expected="advances from shadow to full automatically",
         environment="staging",
         workload="mmlu",
         description="Examination questions of 57 subjects (MMLU, as recorded by RouteLLM).",
@@ -108,7 +108,7 @@ STORIES = (
     Story(
         letter="b",
         title="MMLU: the weak model for everything",
-        expected="is rolled back by itself in its first slice",
+        expected="is rolled back automatically at its first share of traffic",
         environment="staging",
         workload="mmlu-all-weak",
         description="The same questions, and a policy that goes too far.",
@@ -157,7 +157,7 @@ STORIES = (
         expected="is cheaper and better, and waits for a person's approval",
         environment="production",
         workload="routerarena",
-        description="A mix of benchmarks (RouterArena). The dearer model is the weaker one.",
+        description="A mix of benchmarks (RouterArena). The more expensive model is the weaker one.",
         task_type="mixed",
         quality_bar="0.5000",
         tasks=recorded.routerarena,

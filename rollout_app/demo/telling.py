@@ -122,7 +122,7 @@ def figures(rollout: Rollout, version: int) -> Figures:
 
 
 def _news(rollout: Rollout | None) -> str:
-    """Return the text that makes a new line when it changes: a move, or another reason to hold."""
+    """Return the rollout's state in words; a new line is written when it changes: a move, or a new reason to hold."""
     if rollout is None:
         return "only the baseline serves, until enough is known about it"
     latest = rollout.transitions.last()

@@ -242,7 +242,7 @@ def _of_the_state(rollout: Rollout) -> Iterable[str]:
     if Event.BREAK_GLASS in events:
         yield "It was started without an approval (break-glass)."
     elif not rollout.four_eyes:
-        yield f"{rollout.environment.name} does not require a second person: one person alone let it start."
+        yield f"{rollout.environment.name} does not require a second person, so one person could start it alone."
     if State(rollout.state) not in ENDED:
         yield f"It has not ended ({rollout.state.replace('_', ' ')}): these are the figures so far."
     by_hand = rollout.transitions.filter(event__in=[Event.ADVANCE, Event.COMPLETE]).exclude(

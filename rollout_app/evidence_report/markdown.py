@@ -110,7 +110,7 @@ def _shadow(shadow: Document | None) -> Iterator[str]:
     yield "## Shadow"
     yield ""
     if shadow is None:
-        yield "Nothing was decided in shadow."
+        yield "No decision was made in shadow."
         yield ""
         return
     decisions = plural(shadow["decisions"], "decision")
@@ -166,10 +166,8 @@ def _verdicts(judgement: Document | None) -> Iterator[str]:
     ]  # fmt: skip
     names = ["guardrail", "verdict", "estimate", "interval", "margin", "tasks", "ln E harm", "ln E safe"]
     yield from _table(names, rows)
-    said = (
-        "there is none that counts" if judgement["log_e"] is None else f"ln E = {_log_e(judgement['log_e'])}"
-    )
-    yield f"Overall evidence of harm: {said}; it rolls back at 3.00."
+    said = "none that counts" if judgement["log_e"] is None else f"ln E = {_log_e(judgement['log_e'])}"
+    yield f"Overall evidence of harm: {said}; the rollout rolls back at 3.00."
     yield ""
     yield (
         "A guardrail's evidence of harm counts towards this only if its estimate reaches the margin; evidence of less "
@@ -182,7 +180,7 @@ def _arms(review: Document | None) -> Iterator[str]:
     yield "## Both arms in the same minutes"
     yield ""
     if review is None:
-        yield "It has not started."
+        yield "The rollout has not started."
         yield ""
         return
     labels = {
@@ -312,7 +310,7 @@ def _between(bounds: Document, write: Any) -> str:
 
 def _changed(change: Document | None, *, is_rate: bool) -> list[str]:
     if change is None:
-        return [NONE, "cannot be told"]
+        return [NONE, "unknown"]
     if is_rate:
         return [points(change["estimate"]), f"{points(change['low'])} to {points(change['high'])}"]
     low, estimate, high = (
@@ -323,5 +321,5 @@ def _changed(change: Document | None, *, is_rate: bool) -> list[str]:
 
 def _saved(saved: Document | None) -> str:
     if saved is None:
-        return "cannot be told"
+        return "unknown"
     return f"{money(saved['estimate'])} (between {money(saved['low'])} and {money(saved['high'])})"

@@ -78,7 +78,7 @@ class Realised:
 
 
 class RealisedTimes(NamedTuple):
-    """The times to read of a completed rollout: its minutes, the week before, and the parts after completion."""
+    """The periods to read for a completed rollout: its minutes, the week before, and the parts after completion."""
 
     rollout: Rollout
     span: Span
@@ -93,8 +93,9 @@ def realised(rollout: Rollout, now: datetime) -> Realised | None:
 
 
 def read_realised(rollouts: Sequence[Rollout], now: datetime) -> dict[UUID, Callable[[], Realised]]:
-    """Read what the effects of rollouts are computed from, in seven queries for all; others than `realised` says are
-    missing. Each is computed when called, so that an error concerns one rollout.
+    """Read the data of several rollouts in seven queries, and return a function for each that computes its effect.
+
+    An error in the computation then affects only that rollout. Rollouts without an effect (`realised`) are left out.
     """
     times = _times([each for each in rollouts if _has_passed(each, now)], now)
     read = read_rollouts(

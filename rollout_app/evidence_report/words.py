@@ -27,7 +27,7 @@ def while_it_ran(found: Realised) -> list[str]:
     """Return what the candidate's own tasks saved during the rollout, or nothing if that is unknown."""
     if not found.ran:
         return []
-    return [f"{saved_or_unknown(found.ran)} while it ran, both versions in the same minutes."]
+    return [f"{saved_or_unknown(found.ran)} while it ran (both versions in the same minutes)."]
 
 
 def _cost(found: Realised) -> list[str]:

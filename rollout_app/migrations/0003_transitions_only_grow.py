@@ -1,4 +1,4 @@
-"""History is never rewritten: the database refuses to, whoever asks."""
+"""Transitions are append-only: the database refuses to change or delete them."""
 
 from django.db import migrations
 

@@ -1,4 +1,4 @@
-"""Nobody queries inside these, so they are text: PostgreSQL took longer to read and pack numbers than to write them."""
+"""Store evidence as text, because nothing queries inside it: as jsonb, PostgreSQL would parse every number."""
 
 import django.db.models.deletion
 from django.db import migrations, models
@@ -9,7 +9,7 @@ import rollout_app.models
 
 
 def keep_plain(apps: StateApps, schema_editor: BaseDatabaseSchemaEditor) -> None:
-    """For what is written from now on; what is there stays as it is until its next look."""
+    """Store new values uncompressed. Existing values change with their rollout's next evaluation."""
     if schema_editor.connection.vendor == "postgresql":
         schema_editor.execute("ALTER TABLE rollout_app_rollout ALTER COLUMN evidence SET STORAGE EXTERNAL")
 

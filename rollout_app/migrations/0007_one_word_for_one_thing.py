@@ -1,4 +1,4 @@
-"""Names only: looks are evaluations, stored verdicts and overrides are no namesakes of the engine's. No row changes."""
+"""Rename models and columns: looks become evaluations, and no model shares a name with an engine class."""
 
 from django.db import migrations, models
 

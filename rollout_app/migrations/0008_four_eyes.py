@@ -1,6 +1,7 @@
-"""What a rollout is judged by is fixed at its proposal, and who had a part in it is kept.
+"""Fix the judging criteria of a rollout at its proposal, and record its contributors.
 
-Approvals of before name another binding, so they no longer count: a rollout that waits is amended and approved anew.
+Existing approvals have a different binding, so they no longer count: a waiting rollout must be amended and approved
+again.
 """
 
 import json
@@ -13,7 +14,7 @@ PROPOSING = ("rollout.draft", "rollout.propose", "rollout.amend")
 
 
 def keep_contributors(apps: Any, schema_editor: Any) -> None:
-    """From the audit log: it has the person behind each proposal and amendment."""
+    """Fill in the contributors from the audit log, which has the person behind each proposal and amendment."""
     rollouts = {str(row.pk): row for row in apps.get_model("rollout_app", "Rollout").objects.all()}
     entries = apps.get_model("audit", "Entry").objects.filter(action__in=PROPOSING, outcome="done")
     for target, body in entries.order_by("seq").values_list("target_id", "body").iterator():

@@ -1,4 +1,4 @@
-"""What routers report of grades, decisions, differing tasks, endpoints and units. What is missing is unknown, not 0."""
+"""Columns for grades, decisions, differing tasks, endpoints and units, as routers report them. Missing is unknown."""
 
 from django.db import migrations, models
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
@@ -15,7 +15,7 @@ OF_ARM = ("decided", "decided_differing", "decided_differing_known")
 
 
 def fields() -> list[tuple[str, str, models.Field]]:
-    """(model, name, field) of every new column."""
+    """Return (model, name, field) of every new column."""
     found: list[tuple[str, str, models.Field]] = []
     for model in ("OutcomeBucket", "ArmTotals"):
         found += [(model, name, models.BigIntegerField(default=0)) for name in WHOLE]
@@ -29,13 +29,13 @@ def fields() -> list[tuple[str, str, models.Field]]:
 
 
 def add_columns(apps: StateApps, schema_editor: BaseDatabaseSchemaEditor) -> None:
-    """With a default in the database: Django would copy each table once for each column on SQLite."""
+    """Add the columns with a default in the database. Django would copy each table once per column on SQLite."""
     for model, name, field in fields():
         table = apps.get_model("rollout_app", model)._meta.db_table
         default = "'{}'" if isinstance(field, models.TextField) else "0"
         column = field.db_type(schema_editor.connection)
         schema_editor.execute(f'ALTER TABLE {table} ADD COLUMN "{name}" {column} NOT NULL DEFAULT {default}')
-    # Where every task had a cost and a grade, what is on record says it all.
+    # If every task had a cost and a grade, the new sums follow from the stored ones.
     for table in ("rollout_app_outcomebucket", "rollout_app_armtotals"):
         schema_editor.execute(
             f"UPDATE {table} SET graded_n = cost_n, graded_successes = successes, graded_sum = cost_sum, "  # noqa: S608

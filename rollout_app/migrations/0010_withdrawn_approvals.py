@@ -1,4 +1,4 @@
-"""A yes can be taken back by who gave it."""
+"""Let approvers withdraw their approval."""
 
 from django.db import migrations, models
 

@@ -85,7 +85,7 @@ class SampledInputs:
         if one.workload not in served:
             return "workload", f"no policy is served for {one.workload!r}"
         if not one.sample_id.isprintable():
-            return "sample_id", "printable characters"
+            return "sample_id", "must consist of printable characters"
         found = problem_of(one.request)
         return None if found is None else (f"request.{found[0]}", found[1])
 

@@ -103,7 +103,7 @@ class ReportedShadow(Struct, forbid_unknown_fields=True, gc=False):
     # Decisions for which the arm's projected cost is known; None: the router does not report it.
     candidate_priced: Count | None = None
     baseline_priced: Count | None = None
-    # Candidate decisions whose projected cost includes the second stage; None: none is known to.
+    # Candidate decisions whose projected cost includes the second stage; None: it is not known of any.
     candidate_whole: Count | None = None
     routes: dict[Text, Count] = {}
 

@@ -47,8 +47,8 @@ from rollout_app.review.rollups import hour_of, mark_changed
 
 log = logging.getLogger(__name__)
 
-# Longer than the oldest minute that ingest accepts (7 days), so a repeated batch always finds the first one.
 SAMPLES_KEPT = timedelta(days=7)
+# Longer than the oldest minute that ingest accepts (7 days), so a repeated batch always finds the first one.
 BATCHES_KEPT = timedelta(days=8)
 # A live process flushes its groups much sooner; taking one away would only waste its work.
 ABANDONED_AFTER = timedelta(seconds=15)

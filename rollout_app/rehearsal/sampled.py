@@ -130,7 +130,7 @@ def _compared(
 
 
 def as_document(found: Compared) -> dict[str, Any]:
-    """The same as plain data. Money in nano-USD; null where no prompt's cost is known."""
+    """Return the comparison as plain data. Money in nano-USD; null if no prompt's cost is known."""
     return {
         "requests": found.given,
         "looked_at": found.looked_at,

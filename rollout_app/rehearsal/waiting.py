@@ -96,14 +96,14 @@ def _tasks(asked: Asked, stack: ExitStack) -> Iterator[Task]:
     """Return the tasks. A file stays in its own temporary folder until `stack` is closed."""
     if asked.recorded:
         if asked.recorded not in RECORDED:
-            raise ValueError(f"There is no set {asked.recorded[:40]!r}; there are {', '.join(RECORDED)}.")
+            raise ValueError(f"There is no set {asked.recorded[:40]!r}; use one of {', '.join(RECORDED)}.")
         return iter(RECORDED[asked.recorded]())
     return open_tasks(_source(asked, stack))
 
 
 def _source(asked: Asked, stack: ExitStack) -> Source:
     if asked.log and asked.log not in LOGS:
-        raise ValueError(f"There is no log {asked.log[:40]!r}; there are {', '.join(LOGS)}.")
+        raise ValueError(f"There is no log {asked.log[:40]!r}; use one of {', '.join(LOGS)}.")
     if len(asked.content) > MOST_BYTES:
         raise ValueError(
             f"The file has {len(asked.content):,} bytes; at most {MOST_BYTES:,} are allowed here. "

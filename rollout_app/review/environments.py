@@ -127,7 +127,7 @@ def review_environment(
     period, known = Period.ending_today(days, now), running_sums.known(environment, now)
     names = _names(owner)
     sums = _sums(environment, period, known, owner)
-    # Not those created, or given to another owner, after the names were read.
+    # Leave out workloads that were created, or given to another owner, after the names were read.
     cells = attribute(*({place: side[place] for place in side if place.workload in names} for side in sums))
     workloads = _joined_by(cells, lambda place: names[place.workload])
     owners = _joined_by(workloads, lambda workload: workload.owner)

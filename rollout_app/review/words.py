@@ -26,7 +26,7 @@ def change_sentence(
         else ""
     )
     changed = cell.effects.behaviour + cell.effects.mix
-    cost = _change(changed, span) if cell.now.cost_n and cell.before.cost_n else "change of cost unknown"
+    cost = _change(changed, span) if cell.now.cost_n and cell.before.cost_n else "change in cost unknown"
     return f"{who}{moved}: {cost}, success {_success(cell, bar)}"
 
 

@@ -82,7 +82,7 @@ def test_a_log_is_compared_where_both_policies_agree(policy: str, tmp_path: Path
     log = tmp_path / "log.jsonl"
     log.write_text(json.dumps(row))
     text = answered(policy, "--tasks", str(log), "--log", "litellm", "--grade", "ok")
-    assert "of 1 logged tasks the policy asks the same models in 1 (100.0 %)" in text
+    assert "in 1 of 1 logged tasks (100.0 %) the policy asks the same models" in text
     assert "Nothing is projected from this" in text
 
 

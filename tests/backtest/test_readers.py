@@ -298,7 +298,7 @@ def test_langfuse_observations_are_graded_by_their_scores(tmp_path: Path) -> Non
     (task,) = tasks_of(path, **how)
     assert task.request == {"prompt_tokens": 10, "endpoint": "/summary"}
     assert task.answers == {"gpt-4o": Answer(True, 10_000_000, 0.7, None, 1_250.0)}
-    with pytest.raises(ValueError, match="Name the score that grades"):
+    with pytest.raises(ValueError, match="Name the score to use as the grade"):
         tasks_of(path, **{**how, "grade": ""})
 
 

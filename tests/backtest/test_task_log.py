@@ -150,7 +150,7 @@ def test_more_tasks_than_can_be_checked_for_repetition_are_refused(
 ) -> None:
     monkeypatch.setattr(task_log, "MOST_TASKS", 3)
     path = written(tmp_path, *(line(at) for at in range(4)))
-    with pytest.raises(UnreadableTasks, match="more than 3 tasks; give a rollout's files at a time"):
+    with pytest.raises(UnreadableTasks, match="more than 3 tasks; read the files of one rollout at a time"):
         list(TaskLogFiles.of(path).tasks())
 
 

@@ -134,7 +134,7 @@ def test_an_endpoint_that_a_rule_names_is_certain(place: Any) -> None:
     first, second = radius_answer(radius)["endpoints"]
     assert first["sentence"].startswith(f"/a (team {place[1].owner.name}): of 30")
     assert f"100\u202f% from {LARGE} to {SMALL}" in first["sentence"] and "a day now" in first["sentence"]
-    assert "nothing to another first model. No change of cost" in second["sentence"]
+    assert "nothing to another first model. No change in cost" in second["sentence"]
 
 
 def test_without_traffic_it_says_so(place: Any) -> None:

@@ -40,7 +40,7 @@ def test_the_approval_shows_what_would_move_and_the_diff(
         assert "Blast radius" in page and "/tickets" in page
         assert f"Endpoints of team {summaries.owner.name}" in page
         assert "What changes" in page and "rules[heavy].when" in page
-        assert "The effect on success is unknown before tasks are tried" in page
+        assert "The effect on success is unknown until tasks are tried" in page
         # The form comes last, after the guardrails that will apply.
         parts = ["Blast radius", "What changes", "Guardrails in force", "Cost per success", 'name="reason"']
         assert sorted(parts, key=page.rindex) == parts

@@ -180,7 +180,7 @@ def test_verdicts_are_in_the_words_and_units_of_the_console(place: Place) -> Non
     assert "18.06 (not counted)" in markdown
     assert "| 1.50 | none |" in markdown
     assert "latency tail" not in markdown
-    assert "Overall evidence of harm: there is none that counts; it rolls back at 3.00." in markdown
+    assert "Overall evidence of harm: none that counts; the rollout rolls back at 3.00." in markdown
     assert "| proposed |" in markdown
 
 

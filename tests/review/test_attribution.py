@@ -147,4 +147,4 @@ def test_less_than_a_day_gives_no_figure_per_day(days: float, told: str) -> None
 def test_a_cost_that_no_task_reported_is_unknown() -> None:
     (cell,) = attribute({"a": OutcomeSums(tasks=100, successes=90, failures=10)}, {"a": sums(100, 10)})
     said = change_sentence("a", "b", cell, span=TrafficSpan(7), bar=0.9, shift=None)
-    assert "change of cost unknown" in said and "$" not in said
+    assert "change in cost unknown" in said and "$" not in said

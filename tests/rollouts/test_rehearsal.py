@@ -191,7 +191,7 @@ def rehearse(rollout: Rollout, tasks: str, *more: str) -> None:
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["--times", "0"], "--times is from 0.01"),
+        (["--times", "0"], "--times must be from 0.01"),
         (["--per-minute", "0"], "--per-minute is from 1"),
         (["--hours", "-1"], "--hours is from"),
         (["--at", "1"], "--at is a share"),

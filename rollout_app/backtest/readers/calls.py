@@ -119,7 +119,7 @@ def _traces(kept: sqlite3.Connection, grades: Grades) -> Iterator[Task]:
             yield _task(calls.values(), grades.get(trace or "", (None, None)))
             calls = {}
         trace = name
-        # A start of 0 means none: then a repeated row cannot be told from a repeated call.
+        # A start of 0 means that it is unknown; a repeated row then counts as another call.
         calls[(start, body) if start else (at,)] = body
         if len(calls) > MOST_CALLS:
             raise ValueError(

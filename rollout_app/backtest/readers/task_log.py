@@ -1,7 +1,7 @@
 """Read the task log of Pointsman's own routers: one line per task, with the probability of its arm.
 
-A log outlives crashes: half-written and repeated lines are skipped, counted and named by row and column, and reading
-continues. Only a file without a single line of a task log is refused, and more than `MOST_TASKS` tasks.
+A router may crash while it writes, so half-written and repeated lines are skipped, counted and reported by row and
+column. A file is refused only if it contains no valid line, or more than `MOST_TASKS` tasks.
 """
 
 import gzip
@@ -73,7 +73,7 @@ class _Line(msgspec.Struct):
     error: str | None = None
 
 
-class _Word(msgspec.Struct):
+class _FeedbackLine(msgspec.Struct):
     task_log: Literal[1]
     feedback: str
     kind: str
@@ -111,7 +111,7 @@ class LoggedTask:
 @dataclass(slots=True)
 class ReadLines:
     """Counts of skipped lines: repeated tasks and grades (`doubled`), grades of unknown tasks (`strangers`), and
-    `broken` lines, of which `problems` holds the first by row and column.
+    `broken` lines; `problems` holds the first of these by row and column.
     """
 
     lines: int = 0
@@ -170,7 +170,7 @@ class TaskLogFiles:
                 continue
             if len(seen) > MOST_TASKS:
                 raise _refused(
-                    self.paths[-1], f"more than {MOST_TASKS:,} tasks; give a rollout's files at a time"
+                    self.paths[-1], f"more than {MOST_TASKS:,} tasks; read the files of one rollout at a time"
                 )
             self.read.tasks += 1
             yield _logged(line, self._success(line, grades))
@@ -190,7 +190,7 @@ class TaskLogFiles:
         grades = CompactMap()
         doubled = 0
         for line in self._lines():
-            if isinstance(line, _Word) and line.kind == self.grade:
+            if isinstance(line, _FeedbackLine) and line.kind == self.grade:
                 scored = None if line.score is None else line.score >= self.success_from
                 success = scored if line.success is None else line.success
                 doubled += not grades.add(line.feedback, 3 if success is None else 1 + success)
@@ -200,7 +200,7 @@ class TaskLogFiles:
         self.read.doubled = doubled
         return grades
 
-    def _lines(self) -> Iterator[_Line | _Word]:
+    def _lines(self) -> Iterator[_Line | _FeedbackLine]:
         for path in self.paths:
             where = f"{path.name}: " if len(self.paths) > 1 else ""
             with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
@@ -226,11 +226,11 @@ class _Broken:
 
 
 _decode_line = msgspec.json.Decoder(_Line).decode
-_decode_word = msgspec.json.Decoder(_Word).decode
+_decode_feedback = msgspec.json.Decoder(_FeedbackLine).decode
 
 
 def _numbered(file: BinaryIO | gzip.GzipFile) -> Iterator[tuple[int, bytes]]:
-    """Yield lines with their numbers. Of a line that is too long only the beginning; a torn .gz ends with `b"\\0"`."""
+    """Yield lines with their numbers. Cut lines at `MAX_LINE` bytes; end a torn .gz with `_TORN`."""
     number = 0
     try:
         while content := file.readline(MAX_LINE):
@@ -242,13 +242,13 @@ def _numbered(file: BinaryIO | gzip.GzipFile) -> Iterator[tuple[int, bytes]]:
         yield number + 1, _TORN
 
 
-def _decoded(content: bytes) -> _Line | _Word | _Broken:
+def _decoded(content: bytes) -> _Line | _FeedbackLine | _Broken:
     try:
         return _decode_line(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         found = error
     try:
-        return _decode_word(content)
+        return _decode_feedback(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return _broken(content, error if b'"feedback"' in content else found)
 

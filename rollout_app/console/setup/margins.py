@@ -33,7 +33,7 @@ class MarginForm(forms.Form):
     """A margin in everyday units, 2 (points) or 10 (percent of the baseline's), and an optional absolute bound."""
 
     enabled = forms.BooleanField(
-        required=False, label="Judge it", help_text="Off: it neither holds nor rolls back."
+        required=False, label="Judge it", help_text="Off: it neither holds a rollout nor rolls it back."
     )
     margin = forms.DecimalField(min_value=0, max_digits=9, decimal_places=4)
     weight = forms.DecimalField(
@@ -47,7 +47,7 @@ class MarginForm(forms.Form):
     reason = forms.CharField(
         required=False,
         max_length=2_000,
-        help_text="Kept in the audit log with your name. Needed where the change weakens a guardrail.",
+        help_text="Kept in the audit log with your name. Required if the change weakens a guardrail.",
     )
 
     def __init__(self, metric: Metric, *args: Any, **options: Any) -> None:
@@ -133,7 +133,7 @@ def edit_margin(request: HttpRequest, name: str, metric: str) -> HttpResponse:
     if not asks and attempt(request, form, _set, workload, found, form) is not None:
         return done(
             request,
-            f"{found.spec.label}: saved. It guards rollouts from the next start on.",
+            f"{found.spec.label}: saved. It applies to rollouts that are proposed or amended from now on.",
             to=_listed(workload),
         )
     context = {
@@ -149,8 +149,8 @@ def edit_margin(request: HttpRequest, name: str, metric: str) -> HttpResponse:
 
 
 def _set(workload: Workload, metric: Metric, form: MarginForm, *, actor: Any, reason: str, **_: Any) -> bool:
-    """Store the changed ones of margin and bound, both or none. An unchanged standard margin is not made the workload's
-    own.
+    """Store the changed values of margin and bound, all or none. An unchanged standard margin does not become the
+    workload's own.
     """
     enabled, margin, weight = form.values
     kept = {"actor": actor, "reason": reason, "enabled": enabled, "weight": weight}

@@ -24,7 +24,8 @@ class TrafficFigures:
 
 def traffic(assignment: Assignment) -> TrafficFigures:
     since = clock.now() - _DAY
-    # The key of these starts with the minute; that of an arm's totals would read all its minutes, however old.
+    # The unique key of buckets has the minute right after environment and workload. That of the arms' totals has
+    # it last, so the database would read all minutes, however old.
     rows = OutcomeBucket.objects.filter(
         environment=assignment.environment_id, workload=assignment.workload_id, minute__gte=since
     )

@@ -2,7 +2,7 @@
 
 Arms of a rollout are compared within the same minutes and at the same share (Mantel-Haenszel, as in the engine), so
 that drift in both arms cancels out. Two periods are compared at one mix, the later period's. Otherwise a shift of
-traffic from expensive endpoints to cheap ones would look like a saving although every endpoint became dearer
+traffic from expensive endpoints to cheap ones would look like a saving although every endpoint became more expensive
 (Simpson's paradox). Standardisation and its delta-method error: Kitagawa 1955; Keiding & Clayton, Standardization and
 control for confounding, 2014. Intervals hold at every look (Howard et al. 2021).
 """

@@ -21,8 +21,8 @@ HARM_PSIS = tuple(psi for psi, _ in HARM_GRID)
 SAFE_PSIS = tuple(psi for psi, _ in SAFE_GRID)
 HARM_LOG_PSIS = tuple(math.log(psi) for psi in HARM_PSIS)
 HARM_LOG_WEIGHTS = tuple(math.log(weight) for _, weight in HARM_GRID)
-# The log likelihood ratio at an odds ratio that older stored evidence lacks. Windows are added to it, so what is
-# near it is unknown, too. A known ratio is not: that would take 10^14 tasks.
+# The log likelihood ratio at an odds ratio that older stored evidence lacks. Windows are added to it, so any value
+# near it is unknown as well. A known ratio never comes near it: that would take 10^14 tasks.
 UNSEEN = -1e15
 N_OPT = 500  # number of tasks at which intervals and cost evidence are sharpest
 

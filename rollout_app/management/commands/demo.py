@@ -78,7 +78,7 @@ class Command(BaseCommand):
 
     def _introduce(self, server: Server, password: str | None) -> None:
         who = (
-            f"{first_admin.NAME} / {password} (shown this once)"
+            f"{first_admin.NAME} / {password} (shown only once)"
             if password
             else f"{first_admin.NAME}, as before"
         )
@@ -122,7 +122,7 @@ class Command(BaseCommand):
                 raise CommandError(f"The server has ended; its log is {server.log}.")
             for traffic in stories:
                 if traffic.error is not None:
-                    raise CommandError(f"Story ({traffic.story.letter}) cannot go on: {traffic.error!r}")
+                    raise CommandError(f"Story ({traffic.story.letter}) cannot continue: {traffic.error!r}")
                 if approve:
                     _approve(traffic)
             teller.look()
@@ -135,7 +135,7 @@ class Command(BaseCommand):
 
 
 def _settled(approve: bool) -> Done:
-    """Return whether every story has ended or waits for a person, unless we approve ourselves."""
+    """Return a check that every story has ended or, unless the demo approves stages itself, waits for a person."""
 
     def settled(stories: Sequence[Traffic]) -> bool:
         found = [traffic.rollout() for traffic in stories]

@@ -28,7 +28,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         chosen = self._environments(options["environment"])
         with request_context(source="command post_restore"):
-            for rollout in self._brought_back(chosen):
+            for rollout in self._running(chosen):
                 self._pause(rollout, options["reason"])
             for environment in chosen:
                 begun = start_new_epoch(environment, actor=SYSTEM, reason=options["reason"])
@@ -38,7 +38,7 @@ class Command(BaseCommand):
         except OSError as error:
             self.stderr.write(f"{high_water.file()} cannot be written: {error}")
         self.stdout.write(
-            "Routers receive it with their next poll. Changes made after the backup are lost; "
+            "Routers receive the restored state with their next poll. Changes made after the backup are lost; "
             "docs/how-to/restore.md lists what to check."
         )
 
@@ -50,7 +50,7 @@ class Command(BaseCommand):
             raise CommandError(f"There is no environment {', '.join(sorted(unknown))}.")
         return list(found.filter(name__in=names))
 
-    def _brought_back(self, environments: list[Environment]) -> list[Rollout]:
+    def _running(self, environments: list[Environment]) -> list[Rollout]:
         running = Rollout.objects.filter(environment__in=environments, state=State.RUNNING)
         return list(running.select_related("environment", "workload", "baseline", "candidate"))
 

@@ -148,12 +148,12 @@ def _check(options: dict[str, Any]) -> None:
     for name, low, high in (("times", 0.01, 10_000), ("per_minute", 1, 1_000_000), ("hours", 0.01, 10_000)):
         if not low <= options[name] <= high:
             raise CommandError(
-                f"--{name.replace('_', '-')} is from {low:g} to {high:g}, not {options[name]:g}."
+                f"--{name.replace('_', '-')} must be from {low:g} to {high:g}, not {options[name]:g}."
             )
     if not 0 <= options["at"] < 1:
-        raise CommandError(f"--at is a share of the tasks from 0 to below 1, not {options['at']:g}.")
+        raise CommandError(f"--at must be a share of the tasks, from 0 to below 1, not {options['at']:g}.")
     if not 1 <= options["routers"] <= 50:
-        raise CommandError(f"--routers is from 1 to 50, not {options['routers']}.")
+        raise CommandError(f"--routers must be from 1 to 50, not {options['routers']}.")
 
 
 def _proposed(options: dict[str, Any], tasks: Iterator[Task]) -> tuple[Rollout, scenario.Playable]:

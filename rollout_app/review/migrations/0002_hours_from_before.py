@@ -1,4 +1,4 @@
-"""Hours of outcomes from before there were rollups are marked, for the job to roll them up."""
+"""Mark the hours of outcomes that are older than the rollups, so that the job rolls them up."""
 
 from typing import Any
 

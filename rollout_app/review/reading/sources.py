@@ -111,7 +111,7 @@ def _is_in(span: Span, whole: Span) -> bool:
 
 
 def _changed_days(asked: Sequence[Periods]) -> list[set[date]]:
-    """Return the days with an hour that is not rolled up as it is now."""
+    """Return the days with an hour whose rollup is out of date."""
     changed = [
         Statement(
             f"SELECT {at}, hour FROM {_HOURS} WHERE {_PLACE} AND hour >= %s AND hour < %s AND NOT {_READY}",  # noqa: S608 — our own names; bound values

@@ -116,7 +116,7 @@ def _chosen(read: Times, days: type[Model]) -> Iterator[_Rows]:
         yield _Rows(days, "day", _listed("day", whole.days, DAY))
     if whole.hours:
         yield _Rows(HourOutcomes, "hour", _listed("hour", whole.hours, HOUR))
-    # Each span alone: of several in one condition, SQLite would read every minute of the workload.
+    # One query per span: with several in one condition, SQLite would read every minute of the workload.
     spans = [_between("minute", *span) for span in whole.spans]
     if len(spans) > _MOST_SPANS:
         # A workload with tasks in every other hour. SQLite refuses a condition of more than 1,000 alternatives.
