@@ -63,13 +63,13 @@ class Gateway:
             decision.model or self.default_model, decision.params, decision.timeouts.get("attempt_ms")
         )
         if not first.model:
-            return refused(404, f"Nothing is known of {workload}. {decision.reason}")
+            return refused(404, f"Nothing is known about {workload}. {decision.reason}")
         if body.get("stream"):
             return await self.stream(decision, body, first)
         return await self.answer(decision, body, first)
 
     async def answer(self, decision: Decision, body: JSON, step: Step) -> Response:
-        """Answer in one piece. An uncertain answer is requested again from a stronger model."""
+        """Answer in one piece. If an answer is uncertain, ask a stronger model."""
         answers: dict[str, JSON] = {}  # by model: the final answer may be an earlier one
         while True:
             began = time.monotonic()
@@ -248,7 +248,7 @@ class Heard:
                 self.logprobs += [t["logprob"] for t in (choice.get("logprobs") or {}).get("content") or []]
             self.usage = usage_of(event) or self.usage
         except (ValueError, AttributeError, KeyError, TypeError):
-            return  # not meant for us; it is passed on all the same
+            return  # not an event that we read; it is passed on anyway
         if self.first_ms is None and self.text:
             self.first_ms = since(self.began)
 
@@ -372,7 +372,7 @@ def app() -> Starlette:
             store=env.get("POINTSMAN_STORE") or None,
             spool=env.get("POINTSMAN_SPOOL") or None,
         )
-        router.wait_ready(5)  # no longer: an unreachable control plane must not delay the start
+        router.wait_ready(5)  # at most 5 s: an unreachable control plane must not delay the start
     except ConfigurationError as error:
         raise SystemExit(f"gateway: {error}") from None
     key = env.get("PROVIDER_KEY", "").strip()

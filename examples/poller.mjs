@@ -17,16 +17,16 @@ export function decide(workload, unit) {
   const { pin, baseline, candidate, rollout } = last.snapshot.workloads[workload];
   const taken = rollout?.mode === "full" || (rollout?.mode === "percentage" && bucket(rollout.salt, unit) < rollout.share_pcm);
   const [arm, { version, policy }] = taken ? ["candidate", candidate] : ["baseline", baseline];
-  const model = pin?.model ?? policy.models[policy.default].model; // call this one; outcomes name it as the policy does
+  const model = pin?.model ?? policy.models[policy.default].model; // the name to call; outcomes use the policy's own
   const place = { workload, arm, version, rollout: rollout?.id ?? null, stage: rollout?.stage ?? null };
   return { call: model, task: { ...place, model: pin ? pin.model : policy.default, at: new Date().toISOString() } };
 }
 
-export const report = ({ task }, outcome) => // success: your check of the answer, not that one came
+export const report = ({ task }, outcome) => // success: the result of your own check of the answer
   fetch(`${url}/router/v1/events`, { method: "POST", headers: { ...headers, "Content-Type": "application/json" },
     body: JSON.stringify({ events: [{ event_id: randomUUID(), ...task, ...outcome }] }) });
 
-export async function poll() { // true: there is something newer
+export async function poll() { // returns true if there was a newer snapshot
   const asked = { ...headers, Prefer: "wait=25", ...(last.etag && { "If-None-Match": last.etag }) };
   const answer = await fetch(`${url}/router/v1/snapshot`, { headers: asked, signal: AbortSignal.timeout(40_000) });
   if (answer.status === 304) return false;
@@ -34,7 +34,7 @@ export async function poll() { // true: there is something newer
   const snapshot = await answer.json(), old = last.snapshot;
   if (snapshot.format !== 1) throw new Error(`unknown format ${snapshot.format}`);
   if (snapshot.epoch === old?.epoch && snapshot.revision < old.revision) throw new Error("an older revision is refused");
-  last = { etag: answer.headers.get("ETag"), snapshot }; // only now: after it was read and found good
+  last = { etag: answer.headers.get("ETag"), snapshot }; // only after it was read and checked
   await writeFile(`${store}.new`, JSON.stringify(last));
   await rename(`${store}.new`, store);
   return true;

@@ -7,7 +7,7 @@
                 resume_rollout
     rollbacks   roll_back_rollout  abort_rollout  confirm_rolled_back  revert_rollout
     settings    add_plan  edit_plan  remove_plan  set_guardrail  remove_guardrail
-    refusals    refusals  refusal  surroundings_of
+    refusals    refusals  refusal  surroundings_of  freeze_sentence
 
 Each rollout action takes the rollout, the actor and the reason, and returns the updated rollout. Pass an instance to
 act only if the rollout has not changed since you read it; pass an id to act on its current state. When a person

@@ -228,7 +228,9 @@ def _not_ahead(rollout: Rollout, stage: int) -> str:
     if State(rollout.state) not in APPROVABLE:
         return f"A stage can be approved only after the start is approved and before the rollout ends; it is {state}."
     now = _stage(rollout, rollout.stage).named
-    return f"{_stage(rollout, stage).named.capitalize()} is not ahead: the rollout is {state} at {now}."
+    return (
+        f"{_stage(rollout, stage).named.capitalize()} is not a later stage: the rollout is {state} at {now}."
+    )
 
 
 def as_evidence(approval: Approval) -> dict[str, Any]:

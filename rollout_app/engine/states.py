@@ -97,9 +97,28 @@ class IllegalTransition(Exception):
         self.event = event
         self.allowed = allowed_events(state)
         could = words(", ".join(self.allowed)) or _NOTHING.get(state, "nothing, since it has ended")
-        super().__init__(f"A rollout that is {words(state)} cannot {words(event)}. Possible now: {could}.")
+        super().__init__(f"A rollout that is {words(state)} cannot {_PASSIVE[event]}. Possible now: {could}.")
 
 
+_PASSIVE = {
+    Event.PROPOSE: "be proposed",
+    Event.AMEND: "be amended",
+    Event.APPROVE: "be approved",
+    Event.REJECT: "be rejected",
+    Event.WITHDRAW_APPROVAL: "have an approval withdrawn",
+    Event.CANCEL: "be cancelled",
+    Event.START: "be started",
+    Event.REVERT: "start as a revert",
+    Event.BREAK_GLASS: "be started by break-glass",
+    Event.ADVANCE: "be advanced",
+    Event.PAUSE: "be paused",
+    Event.RESUME: "be resumed",
+    Event.ROLL_BACK: "be rolled back",
+    Event.ABORT: "be aborted",
+    Event.CONFIRM_ROLLBACK: "be confirmed as rolled back",
+    Event.CONFIRM_ABORT: "be confirmed as aborted",
+    Event.COMPLETE: "be completed",
+}
 _NOTHING = {
     State.ROLLING_BACK: "nothing by hand; it ends when the routers have confirmed, or after ten minutes",
     State.COMPLETED: "nothing, since it has ended; it can be reverted for 72 hours",

@@ -124,7 +124,7 @@ def _comparison(baseline: Side, candidate: Side | None, rollout: Rollout | None)
 
 
 def _pinned(policy: CompiledPolicy, pin: str | None, why: str) -> Route | None:
-    """A pin may use the policy's name of a model, or the catalogue's."""
+    """Return the route of a pin, which names a model as the policy or as the catalogue does; None without a pin."""
     if pin is None:
         return None
     name, params = policy.models.get(pin, (pin, cast("Mapping[str, Any]", {})))

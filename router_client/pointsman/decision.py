@@ -37,7 +37,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-class _Account:
+class _TaskState:
     """The state of a task, created on first use so that a decision stays cheap.
 
     steps        its attempts
@@ -65,7 +65,7 @@ class Decision:
     """
 
     __slots__ = (
-        "_account", "_memory", "_nonce", "_sequence", "_started", "_unit", "assignment", "at",
+        "_state", "_memory", "_nonce", "_sequence", "_started", "_unit", "assignment", "at",
         "differing", "other", "request", "route", "side", "unit_ids", "window",
     )  # fmt: skip
 
@@ -97,9 +97,9 @@ class Decision:
         self._memory = memory
         self.window: Window | None = None
         self._unit: str | None = None
-        self._account: _Account | None = None
+        self._state: _TaskState | None = None
 
-    # What was chosen
+    # The choice
 
     @property
     def environment(self) -> str:
@@ -199,17 +199,17 @@ class Decision:
             or not mirrored(rollout.mirror_pcm, rollout.salt, self.unit)
         ):
             return False
-        account = self._its_account
-        if account.mirror is None:
+        state = self._task_state
+        if state.mirror is None:
             brake = self._memory.mirrors if self._memory is not None else None
-            account.mirror = brake is None or brake.lets(rollout.id, self.workload, self.nonce)
-            account.braked = not account.mirror
-        return account.mirror
+            state.mirror = brake is None or brake.lets(rollout.id, self.workload, self.nonce)
+            state.braked = not state.mirror
+        return state.mirror
 
     @property
     def mirror_braked(self) -> bool:
         """Whether `mirror` is False because mirrors of this rollout fail, hang or are slow."""
-        return self._account is not None and self._account.braked
+        return self._state is not None and self._state.braked
 
     @property
     def prices(self) -> Prices:
@@ -222,7 +222,7 @@ class Decision:
         shadow = self.shadow
         return None if shadow is None else shadow.model == self.route.model
 
-    # Who asked
+    # The request
 
     @property
     def endpoint(self) -> str:
@@ -276,7 +276,7 @@ class Decision:
     @property
     def token(self) -> DecisionToken:
         """The content of `decision_id`."""
-        recorded = self._account.recorded if self._account is not None else None
+        recorded = self._state.recorded if self._state is not None else None
         success, cost_nusd = recorded or (None, None)
         model = self.alias if recorded is None else self.final_alias
         return DecisionToken(
@@ -288,21 +288,21 @@ class Decision:
     @property
     def decision_id(self) -> str:
         """The opaque, URL-safe id for later feedback. After `record` it also contains the grade and the cost."""
-        account = self._its_account
-        if account.id is None:
-            account.id = self.token.encode()
-        return account.id
+        state = self._task_state
+        if state.id is None:
+            state.id = self.token.encode()
+        return state.id
 
     @property
     def is_recorded(self) -> bool:
         """Whether the task was recorded: an outcome counts once."""
-        return self._account is not None and self._account.recorded is not None
+        return self._state is not None and self._state.recorded is not None
 
     def recorded_as(self, success: bool | None, cost_nusd: int | None) -> None:
         """Note how the task was recorded, for later tokens."""
-        self._its_account.recorded, self._its_account.id = (success, cost_nusd), None
+        self._task_state.recorded, self._task_state.id = (success, cost_nusd), None
 
-    # What became of it
+    # The attempts
 
     def next(
         self,
@@ -346,12 +346,12 @@ class Decision:
             return
         if not comparison.second_stage and other.alias == self.route.alias:
             return
-        account = self._its_account
-        if account.other_steps is None:
-            account.other_steps = Steps(other, self._started)
+        state = self._task_state
+        if state.other_steps is None:
+            state.other_steps = Steps(other, self._started)
         theirs = next_step(
-            comparison.other(self.arm), account.other_steps, attempt, self.request, self.window, costs,
-            available, prices=self.prices, took_ms=account.steps.took_ms,
+            comparison.other(self.arm), state.other_steps, attempt, self.request, self.window, costs,
+            available, prices=self.prices, took_ms=state.steps.took_ms,
         )  # fmt: skip
         if _what_to_do(step) == _what_to_do(theirs):
             return
@@ -371,25 +371,25 @@ class Decision:
     @property
     def steps(self) -> Steps:
         """The task's attempts so far: `attempts`, `retries`, `fallbacks`, `escalations`, `cost_nusd`, `latency_ms` …"""
-        return self._its_account.steps
+        return self._task_state.steps
 
     @property
-    def _its_account(self) -> _Account:
-        if self._account is None:
-            self._account = _Account(Steps(self.route, self._started))
-        return self._account
+    def _task_state(self) -> _TaskState:
+        if self._state is None:
+            self._state = _TaskState(Steps(self.route, self._started))
+        return self._state
 
     @property
     def escalations(self) -> int:
-        """How many times a stronger model was asked because an answer was not good enough."""
-        return self._account.steps.escalations if self._account is not None else 0
+        """How many times the task was escalated to a stronger model."""
+        return self._state.steps.escalations if self._state is not None else 0
 
     @property
     def final_alias(self) -> str:
         """The policy's own name of the model that ended the task, or, before the end, of the last model asked."""
-        if self._account is None:
+        if self._state is None:
             return self.route.alias
-        steps = self._account.steps
+        steps = self._state.steps
         return steps.done.alias if steps.done is not None else steps.route.alias
 
     def __repr__(self) -> str:

@@ -1,6 +1,6 @@
-"""Recent history of this router: how often the weakest model failed, and which conversations were escalated.
+"""Recent history of this router: failures of the weakest model, escalated conversations, and units that differ.
 
-Both are per process and bounded. They take no lock, because a decision must not wait for another thread.
+All of it is per process and bounded. Nothing takes a lock, because a decision must not wait for another thread.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Stop mirroring while the candidate's model fails, hangs or is slow.
 
-Mirrored requests serve nobody, so they must not burden the router. A hanging request shows only in that it does not
-end: when too many are under way, or too many of the last ones failed or were slow, no further task of that rollout is
-mirrored for a while. Then mirroring is tried again.
+Mirrored requests serve nobody, so they must not burden the router. A hanging request is noticed only because it
+does not end. When too many requests are under way, or too many of the last ones failed or were slow, mirroring of
+that rollout stops for a while. Then it is tried again.
 """
 
 from __future__ import annotations

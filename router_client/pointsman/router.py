@@ -253,7 +253,7 @@ class Router:
         error       the kind if the task ended without an answer; by default also from `decision.next`
         shadow_cost_nusd   in shadow, the candidate's cost including its second stage, if the caller knows it
         mirror_success, mirror_cost_nusd   if `decision.mirror` asked for the other arm's model and it ran
-        mirror_error, mirror_latency_ms    if it gave no answer, any string; and its duration. Used by the brake
+        mirror_error, mirror_latency_ms    any string if it gave no answer; its duration. Both are for the brake
         """
         given = TaskResult(
             success, quality, confidence, cost_nusd, cost_usd, usage, latency_ms, error,
@@ -325,9 +325,9 @@ class Router:
             raise ValueError("feedback requires success, score, or both")
         if score is not None and not 0 <= score <= 1:
             raise ValueError(f"score must be between 0 and 1; got {score!r}")
-        word = {"decision_id": decision_id, "kind": kind, "success": success, "score": score}
-        self._feedback.put({name: value for name, value in word.items() if value is not None})
-        self._log_task(lambda _: feedback_line((self._clock or time.time)(), word))
+        item = {"decision_id": decision_id, "kind": kind, "success": success, "score": score}
+        self._feedback.put({name: value for name, value in item.items() if value is not None})
+        self._log_task(lambda _: feedback_line((self._clock or time.time)(), item))
 
     def wait_ready(self, timeout: float = 10.0) -> bool:
         """Poll now and wait until there is a snapshot, from disk or network. Return False after `timeout` seconds.
@@ -417,12 +417,12 @@ class Router:
             self._task_log.close(_ENDS_WITHIN_S)
         self._outcomes.seal()
         self._feedback.seal()
-        lost, words = self._outcomes.abandon(), self._feedback.abandon()
-        if lost or words:
+        lost, items = self._outcomes.abandon(), self._feedback.abandon()
+        if lost or items:
             log.warning(
                 "closed with %d outcomes and %d items of feedback not sent; a spool would keep them",
                 lost,
-                words,
+                items,
             )
 
     async def aclose(self) -> None:

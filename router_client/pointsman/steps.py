@@ -76,7 +76,7 @@ class Steps:
         self.waited = 0
 
     def add(self, attempt: Attempt, kind: str | None, prices: Prices, took_ms: float | None = None) -> None:
-        """Add a finished attempt. `took_ms` is its duration if another account has measured it."""
+        """Add a finished attempt. `took_ms` is its duration if it was measured already."""
         now = monotonic()
         took = attempt.latency_ms if took_ms is None else took_ms
         self.took_ms = max(0.0, (now - self.since) * 1000 - self.waited) if took is None else took

@@ -85,7 +85,7 @@ def _fields_of(token: str) -> list[Any]:
     text = token[2:]
     packed = b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     if packed[:4] != crc32(packed[4:]).to_bytes(4, "big"):
-        raise ValueError("its checksum does not match; was it cut?")
+        raise ValueError("its checksum does not match; was it truncated?")
     fields = json.loads(packed[4:])
     if not isinstance(fields, list) or len(fields) != len(kinds):
         raise ValueError(f"its fields are not those of version {token[0]}")

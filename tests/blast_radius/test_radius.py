@@ -96,7 +96,7 @@ def test_a_second_stage_may_call_the_strong_model_for_every_task(place: Any) -> 
     asked = radius.whole.asked[LARGE]
     assert (asked.low, asked.expected) == (0, None) and asked.high == pytest.approx(radius.whole.tasks)
     said = " ".join(radius_answer(radius)["unknown"])
-    assert "The number of escalated tasks is unknown" in said
+    assert "It is unknown how many tasks will be escalated" in said
 
 
 def test_it_expects_the_present_rate_of_escalations(db: None) -> None:

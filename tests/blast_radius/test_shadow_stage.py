@@ -82,7 +82,7 @@ def test_a_policy_that_may_escalate_everything_does_not_move_everything_to_the_w
     assert asked[LARGE] == {"low": 0, "high": 1, "expected": None}
     change = answer["decided"]["change_a_day_nusd"]
     assert change["low"] < 0 < change["high"] and change["expected"] is None
-    assert any("number of escalated tasks is unknown" in sentence for sentence in answer["unknown"])
+    assert any("unknown how many tasks will be escalated" in sentence for sentence in answer["unknown"])
 
 
 def test_it_distinguishes_endpoints_and_rules(place: Place) -> None:

@@ -111,7 +111,7 @@ def test_an_unavailable_control_plane_makes_the_provider_stale(plane: FakeContro
         deadline = time.monotonic() + 30
         while not said and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert said and said[0].startswith("no word from the control plane for")
+        assert said and said[0].startswith("no contact with the control plane for")
         assert client.get_string_value("chat", "mine") == "x/small", "the last known good goes on"
 
 

@@ -114,7 +114,7 @@ def test_it_calls_stages_by_their_names() -> None:
     rollout = running()
     with pytest.raises(Conflict, match="Nobody has approved entering the full stage yet"):
         actions.advance_rollout(rollout, actor=BEN, reason="on")
-    with pytest.raises(IllegalMove, match="10 % is not ahead: the rollout is running at 10 %"):
+    with pytest.raises(IllegalMove, match="10 % is not a later stage: the rollout is running at 10 %"):
         approve_stage(rollout, 0, actor=BEN, reason="yes")
 
 

@@ -18,7 +18,7 @@ UNDER_WAY = ("draft", "awaiting_approval", "scheduled", "running", "paused", "ro
 class Change:
     """One change to be made. `details` maps the changed fields to (before, after)."""
 
-    action: str  # create, update, propose, serve, wait
+    action: str  # create, update, propose, serve
     kind: str
     name: str
     details: Mapping[str, tuple[Any, Any]]
@@ -49,7 +49,7 @@ def compare(server: Server, desired: Desired) -> list[Change]:
 
 
 def _things(server: Server, kind: str, name: str, fields: Mapping[str, Any]) -> Iterator[Change]:
-    """Return the changes that create objects or update the fields that differ."""
+    """Yield the changes that create objects or update the fields that differ."""
     present = server.find(path(kind, name))
     if present is None:
         yield Change("create", kind[:-1], name, _all(fields), _creates(kind, {**fields, "name": name}))
@@ -91,7 +91,7 @@ def _guardrails(server: Server, wanted: DesiredWorkload, exists: bool) -> Iterat
 
 
 def _policy(server: Server, wanted: DesiredWorkload, exists: bool) -> Iterator[Change]:
-    """Return a new version if the document has changed, and a rollout for each listed environment."""
+    """Yield a new version if the document has changed, and a rollout for each listed environment."""
     versions = list(server.every(path("workloads", wanted.name, "versions"))) if exists else []
     known = {one["digest"]: one["number"] for one in versions}
     number = known.get(wanted.policy_digest)

@@ -11,7 +11,7 @@ from pointsman.cli.server import path
 
 __all__ = ["register"]
 
-Environment = Annotated[str, typer.Option("--environment", "-e", help="Where.")]
+Environment = Annotated[str, typer.Option("--environment", "-e", help="The environment.")]
 Reason = Annotated[str, typer.Option("--reason", "-m", help="For the audit log.")]
 
 

@@ -127,7 +127,7 @@ def _tell_log(output: Output, found: dict[str, Any]) -> None:
         (name, one["tasks"], one["agreed"], one["graded"], _share(one["accuracy"]))
         for name, one in found["policies"].items()
     ]
-    output.table(("", "tasks", "asks the same model", "of them graded", "success"), rows, found)
+    output.table(("", "tasks", "asks the same model", "graded", "success"), rows, found)
     drawn = [(name, one["drawn"]["value"]) for name, one in found["policies"].items() if one.get("drawn")]
     if not drawn or output.as_json:
         return
@@ -166,7 +166,7 @@ def _dollars(interval: Any) -> str:
 
 @audit.command("verify")
 def verify(context: typer.Context) -> None:
-    """Check the whole audit log against its head, checkpoints and the data. Exits with 1 if it was tampered with."""
+    """Check the whole audit log against its head, checkpoints and the data. Exits with 1 if anything differs."""
     settings: Settings = context.obj
     with settings.connect() as server:
         found = server.compute("audit/verification", {}, BACKTEST_S)

@@ -1,4 +1,4 @@
-"""Commands for policy files: validate, schema, digest, decide, diff. They need no server unless `--server` is given."""
+"""Commands for policy files: validate, schema, digest, decide, diff, flagd. Only a version's name needs a server."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def validate_files(
 
 
 def _catalogue(settings: Settings) -> dict[str, CatalogueModel] | None:
-    """Return the server's models if a server is given."""
+    """Return the server's models, or None without a server."""
     if not settings.server:
         return None
     with settings.connect() as server:

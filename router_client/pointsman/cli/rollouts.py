@@ -24,7 +24,7 @@ _ACTIONS = {
     "complete": "Make the candidate the baseline.",
     "roll-back": "Roll back to the baseline.", "abort": "Roll back and end the rollout.",
     "cancel": "Cancel the rollout before it starts.", "submit": "Request approval.",
-    "revert": "Propose to revert a completed rollout.", "reject": "Reject the rollout.",
+    "revert": "Return to the version before a completed rollout, at once.", "reject": "Reject the rollout.",
 }  # fmt: skip
 
 rollout = typer.Typer(help="Propose, watch and control rollouts.", no_args_is_help=True)
@@ -94,7 +94,7 @@ def list_rollouts(
 
 @rollout.command("status")
 def status(context: typer.Context, rollout_id: Id) -> None:
-    """Show the stage, the reason for holding and the guardrails' verdicts."""
+    """Show a rollout: its state and stage, what holds it, and what can be done now."""
     settings: Settings = context.obj
     with settings.connect() as server:
         found = server.get(path("rollouts", rollout_id))
@@ -193,8 +193,8 @@ def _told(found: dict[str, Any]) -> str:
             "state": found["state"].replace("_", " "),
             "stage": _stage(found),
             "held by": found["hold_sentence"],
-            "would move it": found["outlook"],
-            "taken back": found["rollback_reason"],
+            "would advance it": found["outlook"],
+            "rolled back": found["rollback_reason"],
             "proposed by": found["proposer_label"],
             "can": ", ".join(found["can"]),
         }

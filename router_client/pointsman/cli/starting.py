@@ -41,7 +41,7 @@ def init(
         str, typer.Option("--from", help="litellm: read its config.yaml. Without this option you are asked.")
     ] = "",
     config: Annotated[Path | None, typer.Argument(help="The configuration to read.")] = None,
-    workload: Annotated[str, typer.Option("--workload", "-w", help="Its name.")] = "",
+    workload: Annotated[str, typer.Option("--workload", "-w", help="The workload's name.")] = "",
     environment: Annotated[str, typer.Option("--environment", "-e")] = "staging",
     owner: Annotated[str, typer.Option(help="The team that owns it; created if it does not exist.")] = "",
     model: Annotated[str, typer.Option(help="The model used today: version 1 sends everything to it.")] = "",
@@ -113,7 +113,7 @@ def _set_up(
     if not versions:
         policy = _first_policy(workload, model, found)
         server.post(
-            path("workloads", workload, "versions"), {"policy": policy, "note": f"{reason}: as it is today"}
+            path("workloads", workload, "versions"), {"policy": policy, "note": f"{reason}: today's model"}
         )
         yield f"version 1 of {workload}: everything to {model}"
     present = server.find(path("environments", environment, "assignments", workload))
@@ -289,7 +289,7 @@ def _tell(
         "environment": environment,
         "unpriced": unpriced,
     }
-    text = "\n".join([f"Made: {one}" for one in done] or ["Everything existed already."])
+    text = "\n".join([f"Created: {one}" for one in done] or ["Everything existed already."])
     if unpriced:
         text += (
             f"\n\nThe price of {', '.join(unpriced)} is not known. Costs of their tasks stay unknown, and no "

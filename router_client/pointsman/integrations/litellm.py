@@ -107,7 +107,7 @@ class PointsmanHook(CustomLogger):  # type: ignore[misc]  # typed where LiteLLM 
         try:
             return self.choose(data, call_type)
         except Exception:
-            log.exception("a request was not routed by Pointsman; it goes on as it came")
+            log.exception("a request was not routed by Pointsman; it continues unchanged")
             return None
 
     def choose(self, data: dict[str, Any], call_type: str = "acompletion") -> dict[str, Any] | None:
@@ -150,7 +150,7 @@ class PointsmanHook(CustomLogger):  # type: ignore[misc]  # typed where LiteLLM 
         pending = self._of(request_data)
         if pending is not None:
             with pending.lock:
-                # The cost of a failed call is unknown; LiteLLM also reports 0.
+                # A failed call counts as free, as in LiteLLM's own logs.
                 enter_attempt(
                     pending.decision,
                     _group(request_data),

@@ -2,7 +2,7 @@
 
     POINTSMAN_URL=… POINTSMAN_KEY=pma_… POINTSMAN_AGENT=claude python -m pointsman.integrations.mcp
 
-It has no tools that approve, break the glass, start a rollout, switch off a guardrail or four eyes, or manage
+It has no tools that approve, use break-glass, start a rollout, switch off a guardrail or four eyes, or manage
 keys. But the protection is the key, not the missing tools: use one whose only scope is `agent`, with which the control
 plane refuses everything else. The audit log records the key's label as the actor ("agent …"), and the agent's
 name before every reason.
@@ -71,12 +71,12 @@ class AgentServer:
         return self._server.act(thing, action, {"reason": self.reason(reason)})
 
     def reason(self, text: str) -> str:
-        """Return the reason, prefixed with the agent's name."""
+        """Return the reason, prefixed with the agent's name and cut to 400 characters."""
         return f"[agent {self._agent}] {text}"[:400]
 
     def _allowed(self, where: str) -> None:
         if FORBIDDEN & set(where.split("/")):
-            raise CliError("An agent may not do that; a person does it in the console.")
+            raise CliError("An agent may not do that. A person can do it in the console.")
 
 
 class Tools:

@@ -42,7 +42,7 @@ from pointsman.router import FEEDBACK_KINDS, Router
 __all__ = ["PointsmanProvider"]
 
 STALE_AFTER_S = 120.0
-_LOOK_EVERY_S = 5.0
+_CHECK_EVERY_S = 5.0
 
 
 class PointsmanProvider(AbstractProvider):
@@ -79,7 +79,9 @@ class PointsmanProvider(AbstractProvider):
                 f"There is no policy after {self._ready_within:g} s: {self.router.status()}"
             )
         self._stopped.clear()
-        self._watch = threading.Thread(target=self._look, name="pointsman-openfeature", daemon=True)
+        self._watch = threading.Thread(
+            target=self._watch_staleness, name="pointsman-openfeature", daemon=True
+        )
         self._watch.start()
 
     def shutdown(self) -> None:
@@ -90,16 +92,16 @@ class PointsmanProvider(AbstractProvider):
         if self._closes_router:
             self.router.close()
 
-    def _look(self) -> None:
+    def _watch_staleness(self) -> None:
         """Notify OpenFeature when the policy becomes stale, and when it is fresh again."""
         stale = False
-        while not self._stopped.wait(min(_LOOK_EVERY_S, self._stale_after / 2)):
+        while not self._stopped.wait(min(_CHECK_EVERY_S, self._stale_after / 2)):
             age = self.router.status().get("staleness_s")
             is_stale = age is not None and age > self._stale_after
             if is_stale != stale:
                 stale = is_stale
                 event = ProviderEvent.PROVIDER_STALE if stale else ProviderEvent.PROVIDER_READY
-                message = f"no word from the control plane for {age:.0f} s" if stale else "fresh again"
+                message = f"no contact with the control plane for {age:.0f} s" if stale else "fresh again"
                 if hasattr(self, "_on_emit"):
                     self._on_emit(self, event, ProviderEventDetails(message=message))
 
@@ -128,26 +130,26 @@ class PointsmanProvider(AbstractProvider):
         default_value: Sequence[Any] | Mapping[str, Any],
         evaluation_context: EvaluationContext | None = None,
     ) -> FlagResolutionDetails[Any]:
-        """`{"model": …, "params": {…}}`"""
+        """Return `{"model": …, "params": {…}}`."""
         decision = self.decide(flag_key, evaluation_context)
         return _details(decision, object_of(decision))
 
     def resolve_boolean_details(
         self, flag_key: str, default_value: bool, evaluation_context: EvaluationContext | None = None
     ) -> FlagResolutionDetails[bool]:
-        """No workload is a boolean."""
+        """Raise `TypeMismatchError`: no workload is a boolean."""
         _mismatch(flag_key)
 
     def resolve_integer_details(
         self, flag_key: str, default_value: int, evaluation_context: EvaluationContext | None = None
     ) -> FlagResolutionDetails[int]:
-        """No workload is a number."""
+        """Raise `TypeMismatchError`: no workload is a number."""
         _mismatch(flag_key)
 
     def resolve_float_details(
         self, flag_key: str, default_value: float, evaluation_context: EvaluationContext | None = None
     ) -> FlagResolutionDetails[float]:
-        """No workload is a number."""
+        """Raise `TypeMismatchError`: no workload is a number."""
         _mismatch(flag_key)
 
     # --- tracking -------------------------------------------------------------------------------------

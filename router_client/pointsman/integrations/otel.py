@@ -76,9 +76,9 @@ class FeedbackFromSpans(SpanProcessor):
             return
         for event in span.events:
             if event.name == EVALUATION:
-                self._word(decision, event.attributes or {})
+                self._send(decision, event.attributes or {})
 
-    def _word(self, decision: str, attributes: Mapping[str, Any]) -> None:
+    def _send(self, decision: str, attributes: Mapping[str, Any]) -> None:
         name = str(attributes.get("gen_ai.evaluation.name", ""))
         kind = self._kinds.get(name) or (name if name in FEEDBACK_KINDS else "downstream")
         score, label = (

@@ -21,7 +21,7 @@ __all__ = ["WorkloadRules", "load", "validate"]
 
 # Suggestions cost far more than problems, so a hostile document must not cause an unlimited number: after this
 # many comparisons of misspelt words with known ones, further problems have no suggestion.
-_HELD_AGAINST = 2_000
+_MOST_COMPARISONS = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def validate(
     catalogue  the existing models, by name; not checked if omitted
     """
     found: list[Problem] = []
-    left = _HELD_AGAINST
+    left = _MOST_COMPARISONS
 
     def report(
         path: str,

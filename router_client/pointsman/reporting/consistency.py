@@ -79,7 +79,7 @@ def event_contradictions(event: EventReport, now: datetime | None) -> Found:
     """Return the contradictions of a single outcome."""
     found = _place("at", event.at, event, now, whole=False)
     if "\0" in event.event_id or "\0" in (event.error or ""):
-        found.append(("event_id", "a text holds a NUL character"))
+        found.append(("event_id", "a text contains a NUL character"))
     return found
 
 
@@ -344,7 +344,7 @@ def _details(bucket: BucketReport) -> Found:
             )
         )
     if _names_hold_nul(bucket):
-        found.append(("models", "a name holds a NUL character"))
+        found.append(("models", "a name contains a NUL character"))
     return found
 
 
@@ -374,10 +374,10 @@ def _place(field: str, moment: datetime, item: WhereReport, now: datetime | None
     if whole and (moment.second or moment.microsecond):
         found.append((field, "a minute has no seconds"))
     if whole and (item.rollout is None) != (item.stage is None):
-        found.append(("stage", "a rollout and its stage come together"))
+        found.append(("stage", "a rollout and its stage must be given together"))
     if item.arm == "candidate" and item.rollout is None:
-        found.append(("arm", "there is a candidate only within a rollout"))
+        found.append(("arm", "a candidate exists only within a rollout"))
     texts = (getattr(item, name, "") for name in ("endpoint", "rule", "model"))
     if any("\0" in text for text in (item.workload, item.rollout or "", *texts)):
-        found.append(("endpoint", "a text holds a NUL character"))
+        found.append(("endpoint", "a text contains a NUL character"))
     return found

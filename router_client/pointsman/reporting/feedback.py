@@ -39,23 +39,23 @@ class FeedbackQueue:
     def restart(self) -> None:
         """Start empty in a forked child; the parent sends its own feedback."""
         self._lock = threading.Lock()
-        self._words: deque[bytes] = deque()
+        self._items: deque[bytes] = deque()
         self._outbox: Outbox[FeedbackBatch] = Outbox(self._max_bytes, self._spool)
         self._dropped = 0
 
-    def put(self, word: Mapping[str, Any]) -> None:
+    def put(self, item: Mapping[str, Any]) -> None:
         """Add an item. Raises TypeError or ValueError if it cannot be encoded as JSON."""
-        encoded = json.dumps(word, separators=(",", ":"), allow_nan=False).encode()
+        encoded = json.dumps(item, separators=(",", ":"), allow_nan=False).encode()
         with self._lock:
-            self._words.append(encoded)
-            if len(self._words) > self._limit:
-                self._words.popleft()
+            self._items.append(encoded)
+            if len(self._items) > self._limit:
+                self._items.popleft()
                 self._dropped += 1
 
     def seal(self) -> None:
         """Move the items to the outbox."""
         with self._lock:
-            sealed, self._words = self._words, deque()
+            sealed, self._items = self._items, deque()
             self._outbox.expect(len(sealed))
         try:
             for part in _parts(sealed):
@@ -71,21 +71,21 @@ class FeedbackQueue:
         """Return the batch to send next; it stays in the outbox until it is accepted or refused."""
         return self._outbox.oldest()
 
-    def accept(self, words: FeedbackBatch) -> None:
+    def accept(self, batch: FeedbackBatch) -> None:
         """Remove an accepted batch."""
-        self._outbox.forget(words)
+        self._outbox.forget(batch)
 
-    def refuse(self, words: FeedbackBatch) -> None:
+    def refuse(self, batch: FeedbackBatch) -> None:
         """Split a refused batch, to find the item that was refused."""
-        halves = words.halves()
-        self._outbox.replace(words, halves)
+        halves = batch.halves()
+        self._outbox.replace(batch, halves)
         if not halves:
-            self._dropped += words.count
+            self._dropped += batch.count
 
     def abandon(self) -> int:
         """At the end, drop and count items neither acknowledged nor on disk. Return their number."""
         with self._lock:
-            lost, self._words = len(self._words), deque()
+            lost, self._items = len(self._items), deque()
             self._dropped += lost
         return lost + self._outbox.abandon()
 
@@ -96,19 +96,19 @@ class FeedbackQueue:
 
     def __len__(self) -> int:
         with self._lock:
-            still_open = len(self._words)
+            still_open = len(self._items)
         return still_open + self._outbox.count
 
 
-def _parts(words: Iterable[bytes]) -> Iterator[list[bytes]]:
+def _parts(items: Iterable[bytes]) -> Iterator[list[bytes]]:
     """Divide items within the protocol's limits."""
     part: list[bytes] = []
     size = 0
-    for word in words:
-        if part and (len(part) == _MOST_AT_ONCE or size + len(word) > MAX_BYTES):
+    for item in items:
+        if part and (len(part) == _MOST_AT_ONCE or size + len(item) > MAX_BYTES):
             yield part
             part, size = [], 0
-        part.append(word)
-        size += len(word) + 1
+        part.append(item)
+        size += len(item) + 1
     if part:
         yield part

@@ -143,7 +143,7 @@ class Sender:
         self.clock_ahead_s = _clock_ahead(answer)
         if self.clock_ahead_s is None:
             return self._failed(f"{what} not accepted, {answer.describe()}", answer.retry_after_s)
-        # Without the number, which changes with each attempt, so that the message is logged only once.
+        # Without the seconds, which change with each attempt: a message is logged only if it differs from the last one.
         return self._failed(
             f"{what} wait, {answer.describe()}: this machine's clock is ahead of the control plane's. "
             "Correct it; nothing is lost meanwhile",

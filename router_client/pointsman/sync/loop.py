@@ -80,7 +80,7 @@ class Loop(asyncio.SelectorEventLoop):
 
 
 class _Selector(selectors.DefaultSelector):
-    """A selector that holds `busy` except while it waits, so whoever gets the lock knows that the thread is waiting."""
+    """A selector that holds `busy` except while it waits, so a thread that gets the lock knows that the loop waits."""
 
     def __init__(self, busy: threading.Lock) -> None:
         super().__init__()

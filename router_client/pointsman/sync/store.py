@@ -5,7 +5,7 @@ as received (a full snapshot, then the deltas applied since), each with its ETag
 they are verified like bodies from the network, because the disk is trusted no more than the network.
 
     pointsman.store.v1 <SHA-256 of the rest, hex>\\n
-    [{"etag": …, "signature": …, "length": 1234}, …]\\n
+    [{"etag": …, "signature": …, "validator": …, "length": 1234}, …]\\n
     <bodies, one after the other>
 
 A truncated or damaged file fails its checksum and counts as absent. Several processes may share a path: the

@@ -1,4 +1,4 @@
-"""The protocol's four requests over HTTP, without retries.
+"""The router protocol's requests over HTTP, without retries.
 
 Snapshots may come from another place, such as a CDN in front of a bucket. This is only a file server, so it is polled
 without a key and without the protocol's parameters.
@@ -42,7 +42,7 @@ _CODINGS = {"Accept-Encoding": "gzip"}
 _NOT_LENT = frozenset({"auth", "cert", "cookies", "event_hooks", "params"})
 
 
-class Unreachable(Exception):  # noqa: N818 - a fact, told as one
+class Unreachable(Exception):  # noqa: N818 - names a state, not an error
     """There was no response, or it was not HTTP."""
 
 

@@ -86,15 +86,15 @@ def _drawn(decision: Decision) -> dict[str, Any]:
     return found
 
 
-def feedback_line(at: float, word: Mapping[str, Any]) -> dict[str, Any]:
+def feedback_line(at: float, item: Mapping[str, Any]) -> dict[str, Any]:
     """Return a line of feedback, with the same decision name as the task's line. Raises TokenInvalid."""
     return {
         "task_log": FORMAT,
         "at": round(at, 3),
-        "feedback": DecisionToken.decode(word["decision_id"]).nonce,
-        "kind": word["kind"],
-        "success": word.get("success"),
-        "score": word.get("score"),
+        "feedback": DecisionToken.decode(item["decision_id"]).nonce,
+        "kind": item["kind"],
+        "success": item.get("success"),
+        "score": item.get("score"),
     }
 
 

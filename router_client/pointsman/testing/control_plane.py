@@ -284,10 +284,10 @@ class FakeControlPlane:
             return problem(401, "key_unknown")
         if request.path == "/router/v1/snapshot":
             return self._snapshot(request)
-        doors = {"outcomes": self._outcomes, "feedback": self._feedback, "acks": self._acks}
-        doors |= {"events": self._events, "samples": self._samples}
-        door = doors.get(request.path.removeprefix("/router/v1/"))
-        return door(request.json()) if door is not None else problem(404, "not_found")
+        handlers = {"outcomes": self._outcomes, "feedback": self._feedback, "acks": self._acks}
+        handlers |= {"events": self._events, "samples": self._samples}
+        handler = handlers.get(request.path.removeprefix("/router/v1/"))
+        return handler(request.json()) if handler is not None else problem(404, "not_found")
 
     def _failed(self, request: Request) -> Reply | None:
         failure = self._failure

@@ -1,4 +1,4 @@
-"""A few requests' inputs a minute for the control plane's playground: figures and names, never text. Off by default."""
+"""Send the inputs of a few requests a minute for the playground: figures and names, never text. Off by default."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST_PER_MINUTE = 20  # per workload
 _WORKLOADS = 200  # per minute
 _AT_ONCE = 50  # inputs per message; the control plane accepts 100
 _EVERY_S = 60.0
-_REST_S = 3_600.0  # after a control plane did not know the endpoint
+_REST_S = 3_600.0  # pause after a control plane that does not know the endpoint
 
 
 class InputSamples:
@@ -66,7 +66,7 @@ class InputSamples:
         return self._dropped.value
 
     def offer(self, decision: Decision) -> None:
-        """Keep the task's inputs with the probability that makes every task of the minute equally likely."""
+        """Keep the task's inputs by reservoir sampling: every task of the minute is equally likely to be sent."""
         workload = decision.workload
         with self._lock:
             seen = self._seen.get(workload, 0) + 1
@@ -103,4 +103,6 @@ class InputSamples:
             self._dropped.hit()
         if status in (404, 405):
             self._resting_until = now + _REST_S
-            log.warning("the control plane takes no samples of inputs (%s); trying again in an hour", said)
+            log.warning(
+                "the control plane does not accept samples of inputs (%s); trying again in an hour", said
+            )
