@@ -166,7 +166,7 @@ def test_it_ends_when_revoked() -> None:
 
 
 @pytest.mark.parametrize("why", ["demoted", "deactivated"])
-def test_it_gives_nothing_that_its_inviter_may_no_longer_give(why: str) -> None:
+def test_it_grants_nothing_that_its_inviter_may_no_longer_grant(why: str) -> None:
     _, token = invited(admin("boss"))
     client = opened(token)
     if why == "demoted":

@@ -64,12 +64,12 @@ def test_the_more_expensive_model_of_routerarena_is_the_weaker_one() -> None:
     ("tasks", "printed"),
     [(recorded.mmlu, (0.501, 0.4996, 0.7986)), (recorded.gsm8k, (0.501, 0.4995, 0.7973))],
 )
-def test_a_random_router_is_worth_what_the_source_printed(
+def test_a_random_order_scores_as_the_source_says(
     tasks: Callable[[], list[Task]], printed: tuple[float, ...]
 ) -> None:
     """The printed figures are means over random orders that nobody recorded, so they agree within their error.
 
-    No seed gives them to the digit: see docs/reference/backtest.md. An order is as good as any other, so the exact
+    No seed gives them to the digit: see docs/reference/backtest.md. An order is as likely as its reverse, so the exact
     APGR is 0.5. RouteLLM's program takes the mean of 10 orders; ours takes 200.
     """
     gains = [

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 ARGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 ARGS += ["--disable-component-update", "--disable-sync"]
-ARGS += ["--disable-dev-shm-usage"]  # a container has little of it
+ARGS += ["--disable-dev-shm-usage"]  # /dev/shm is small in a container
 PATIENCE_MS = 60_000.0  # for events that must happen, on a slow machine
 PASSWORD = "a long enough word"
 

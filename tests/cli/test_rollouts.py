@@ -43,8 +43,10 @@ def test_the_evidence_report_is_written(run: Run, assignment: Assignment, tmp_pa
     code, said, error = run("rollout", "report", rollout.pk)
     assert (code, error) == (0, "")
     assert said.startswith("# ") and assignment.workload.name in said
-    assert "<" not in said, "it is Markdown, and no page"
-    assert run("report", rollout.pk)[1].splitlines()[0] == said.splitlines()[0], "the same without its group"
+    assert "<" not in said, "it is Markdown, not HTML"
+    assert run("report", rollout.pk)[1].splitlines()[0] == said.splitlines()[0], (
+        "the same as without the group `rollout`"
+    )
     file = tmp_path / "report.md"
     assert run("rollout", "report", rollout.pk, "--to", file)[0] == 0
     assert file.read_text().splitlines()[0] == said.splitlines()[0]

@@ -66,7 +66,7 @@ def test_it_names_the_setting_that_lacks_a_host_name(client: Client, settings: A
 
 
 @pytest.mark.django_db
-def test_it_is_not_ready_when_its_database_was_not_seen_for_30_seconds(
+def test_it_is_not_ready_when_its_database_has_not_answered_for_30_seconds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = 1_000.0

@@ -1,5 +1,5 @@
-"""Outcomes under load: a group is stored, counted a moment later, and counted once, whoever does it and whatever
-fails."""
+"""Outcomes under load: a group is stored, counted a moment later, and counted once, by whichever process and despite
+any failure."""
 
 import threading
 import uuid

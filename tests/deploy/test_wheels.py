@@ -36,7 +36,7 @@ FORGES = ("POINTSMAN_REPOSITORY_URL", "GITHUB_REPOSITORY", "GITHUB_SERVER_URL", 
 
 
 def build(source: Path, target: Path, *what: str, repository: str = "", **told: str) -> Path:
-    """Build the one file that hatchling makes of a folder. `told`: environment variables, instead of `repository`."""
+    """Build a folder's one distribution with hatchling. `told`: environment variables, in place of `repository`."""
     target.mkdir(parents=True)
     unset = {name: value for name, value in os.environ.items() if name not in FORGES}
     env = {**unset, **(told or {"POINTSMAN_REPOSITORY_URL": repository})}

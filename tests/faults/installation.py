@@ -90,7 +90,7 @@ class Process:
 
 
 class Installation:
-    """Use as `with Installation(home) as installation`. `urls` lead to the gateways through their proxies, `doors`."""
+    """Use as `with Installation(home) as installation`. `urls` lead to the gateways through their proxies (`doors`)."""
 
     def __init__(self, home: Path) -> None:
         self.home = home

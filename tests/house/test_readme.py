@@ -24,7 +24,7 @@ def test_it_names_existing_targets_of_make() -> None:
 
 
 def test_its_ten_minutes_are_the_commands_of_the_tutorial() -> None:
-    """`tests/examples` runs the tutorial; these are the same lines, except for the comments after ` #`."""
+    """`tests/paths/test_tutorial.py` runs the tutorial; these are the same lines, without the comments."""
     tutorial = (ROOT / "docs/tutorial/your-first-guarded-rollout.md").read_text()
     commands = re.findall(r"```sh\n(.*?)\n```", tutorial, re.DOTALL)
     block = README.partition("## Ten minutes")[2].split("```sh\n")[1].split("\n```")[0]

@@ -61,7 +61,7 @@ def test_a_failing_candidate_is_rolled_back(town: Town) -> None:
 
 
 def _adds_up(rollout: Rollout, evidence: dict[str, Any]) -> None:
-    """The entry's figures give its verdict, and the stored outcomes give the same figures again."""
+    """Check that the verdict follows from the entry's figures, and that the stored outcomes give the same figures."""
     judgement = evidence["judgement"]
     counted = [verdict for verdict in judgement["verdicts"] if verdict["counted"]]
     total = sum(float(v["weight"]) * exp(float(v["log_e_counted"])) for v in counted)

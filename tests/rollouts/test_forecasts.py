@@ -80,7 +80,7 @@ def test_it_recomputes_an_unknown_forecast_no_more_often(
 
 @pytest.mark.parametrize(("share", "least", "most"), [(0.05, 0.99, 1.01), (0.5, 1.3, 1.5), (0.95, 4.0, 5.0)])
 def test_a_task_tells_less_at_a_larger_share(share: float, least: float, most: float) -> None:
-    """At 95 % a task tells a twentieth of what it told at 5 %, so √20 times as many tasks are needed."""
+    """At 95 % a task is worth a twentieth of a task at 5 %, so √20 times as many tasks are needed."""
     assert least <= outlook.pace_of([(1_000, 19_000)], share, 10).dilution <= most
 
 

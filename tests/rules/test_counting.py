@@ -27,7 +27,7 @@ counts = st.dictionaries(st.sampled_from(["290", "291", "-3", "große Modelle"])
 histograms: st.SearchStrategy[dict[str, Any]] = st.just({}) | st.builds(
     lambda zero, counts: {"zero": zero, "counts": counts}, figures, counts
 )
-small = st.integers(0, 10**9)  # what one bucket may say of a group
+small = st.integers(0, 10**9)  # what one bucket may report for a group
 groups = st.dictionaries(st.sampled_from(["0", "7", "31"]), st.builds(Group, small, small), max_size=3)
 shadows: st.SearchStrategy[dict[str, Any]] = st.just({}) | st.builds(
     lambda n, routes: {"decisions": n, "routes": routes}, figures, counts

@@ -241,7 +241,7 @@ def test_it_does_not_crash_on_zeros_and_extremes(now: OutcomeSums, before: Outco
     assert diagnose(periods(now, before, comparison=pairs)).sentence
 
 
-# --- the plain words -------------------------------------------------------------------------------------
+# --- plain cases -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_it_rolls_back_at_the_vectors_crossings(case: dict[str, Any]) -> None:
         ("ln(1/(0.05*0.25*0.7))", 0.25, Tuning(0.1, 0.0, 0.0, 0.0, 0.0)),
     ):
         reference = Reference(outcomes=5_000, rates={"failure": case["p_ref"]})
-        guardrail = Guardrail(Metric.FAILURE, 1e-9, weight)  # the vectors look at the evidence alone
+        guardrail = Guardrail(Metric.FAILURE, 1e-9, weight)  # the vectors consider only the evidence
         opened = Accumulator.open([guardrail], (HALF, FULL), reference, tuning)
         first = None
         for minute, (nt, xt, nc, xc) in enumerate(case["strata_nT_xT_nC_xC"], 1):
@@ -110,7 +110,7 @@ def test_it_judges_costs(case: dict[str, Any]) -> None:
         opened.add(ClosedWindow(0, minute, minute, costs(candidate), costs(baseline)))
     [verdict] = opened.judge(0).verdicts
     assert verdict.log_e_harm == close(case["log_e_harm_phi1_alpha0.01"])
-    # Nothing is called safe against the estimate itself: the vectors leave that rule out.
+    # The vectors omit the rule that nothing is safe while its estimate reaches the margin.
     worse = verdict.estimate is None or verdict.estimate >= 0.10
     assert verdict.log_e_safe == close(0.0 if worse else case["log_e_safe_phi1.1_alpha0.05"])
     assert verdict.estimate == (close(case["mh_ratio"] - 1) if "mh_ratio" in case else None)

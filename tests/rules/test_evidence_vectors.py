@@ -59,7 +59,7 @@ def test_it_tests_for_harm_beyond_the_differences_of_units(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", VECTORS["hurt"])
-def test_it_names_the_slices_that_are_hurt(case: Case) -> None:
+def test_it_names_the_harmed_slices(case: Case) -> None:
     log_es = {str(i): math.log(e) if e else -math.inf for i, e in enumerate(case["in"]["e"])}
     assert sorted(map(int, naming.hurt(log_es, case["in"]["fdr"]))) == case["out"]
 

@@ -92,7 +92,7 @@ def test_it_does_not_roll_back_because_of_missing_data_alone() -> None:
     in_time = replace(whole, tasks=200 - lost, successes=whole.successes - lost, decided=200)
     costs = whole.costs
     kept = replace(costs, n=costs.n - lost, successes=costs.successes - lost)
-    # What is late has said nothing of its escalations and retries, either.
+    # The escalations and retries of late tasks are unknown, too.
     rest = {
         name: round(getattr(whole, name) * (200 - lost) / 200)
         for name in ("escalations", "retries", "fallbacks")

@@ -55,7 +55,7 @@ def test_the_main_use_case_reaches_full() -> None:
     assert simulate(BY_NAME["weak first, 40 % escalated, cost -50 %"], SEED).end == "full"
 
 
-def test_the_reason_names_the_hurt_endpoint() -> None:
+def test_the_reason_names_the_harmed_endpoint() -> None:
     run = simulate(BY_NAME["one endpoint of 5 % at -30 points"], SEED)
     assert run.end == "rolled back" and "endpoint /a" in run.named
 

@@ -181,7 +181,7 @@ def test_cells_must_account_for_the_windows_tasks(told: int, covered: bool) -> N
     assert units.reported
     assert found == ([(0, 0, told, 10)] if covered else [(0, 0, 100, 10)])
     assert bool(units.seen) is covered
-    assert units.tasks == {1: told // 2, 2: told - told // 2}, "they are weighed all the same"
+    assert units.tasks == {1: told // 2, 2: told - told // 2}, "they are weighed nevertheless"
 
 
 @pytest.mark.parametrize(("told", "covered"), [(19, True), (18, False)])

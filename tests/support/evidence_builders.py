@@ -47,7 +47,7 @@ FLEET = FleetView(routers=9, applied=9)
 
 
 def arm(n: int, **bad: float) -> ArmSums:
-    """One arm of n tasks at the reference's rates, or at those given by metric; `cost` is a factor."""
+    """Return one arm of n tasks at the reference's rates, or at those given by metric; `cost` is a factor."""
     x = {metric: round(n * bad.get(metric, rate)) for metric, rate in RATES.items()}
     successes = n - x["failure"]
     mean = 900 * bad.get("cost", 1.0)
@@ -79,7 +79,7 @@ def stratum(stage: int, minute: int, candidate: ArmSums, baseline: ArmSums) -> C
 
 
 def ledger(stage: int = 1, looks: int = 0, n: tuple[int, int] = (100, 1_900), **bad: float) -> Accumulator:
-    """A ledger that saw `looks` strata of n tasks (candidate, baseline). `bad` are rates of the candidate."""
+    """Return an accumulator after `looks` strata of n tasks (candidate, baseline). `bad` are the candidate's rates."""
     opened = Accumulator.open(guardrails_for(), STAGES, REFERENCE)
     for minute in range(looks):
         opened.add(stratum(stage, minute, arm(n[0], **bad), arm(n[1])))

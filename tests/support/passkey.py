@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fido2 import cbor
 from fido2.cose import ES256
 
-UP, UV, AT = 0x01, 0x04, 0x40  # flags: somebody touched it, it asked who, it brings its key
+UP, UV, AT = 0x01, 0x04, 0x40  # flags: user present, user verified, attested credential data included
 
 
 @dataclass

@@ -8,7 +8,7 @@ SMALL = "openai/gpt-4o-mini"
 
 
 def task_log(workload: Workload, tasks: int) -> str:
-    """Of a rollout of version 1 against itself under another number; the arm is drawn."""
+    """Return a log of a rollout of version 1 against the same policy under another number; arms are drawn."""
     lines = (
         {
             "task_log": 1, "at": 1.79e9 + at, "workload": workload.name, "decision": f"d{at}", "unit": f"u{at}",

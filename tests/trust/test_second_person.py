@@ -185,7 +185,7 @@ FIELDS = {
 
 
 def _said(action: str) -> dict[str, tuple[Any, Any]]:
-    """Return what the newest entry of this action says that changed: (before, after) by field."""
+    """Return the changes in the newest entry of this action: (before, after) by field."""
     diff = json.loads(bytes(Entry.objects.filter(action=action).latest("seq").body))["diff"]
     return {change["path"][1:]: (change.get("before"), change.get("after")) for change in diff}
 

@@ -72,7 +72,7 @@ def checkpoint_signature(rng: random.Random) -> Names:
 
 
 def checkpoint_forged(rng: random.Random) -> Names:
-    """A row that, if it is believed, prevents the next checkpoint."""
+    """A forged row that would prevent the next checkpoint if it were trusted."""
     seq = rng.choice([last().seq, last().seq + 1, 2**40, 2**62])
     note = rng.choice(["", "note", _foreign_note(rng, Head.objects.get().chain, seq)])
     Checkpoint.objects.create(seq=seq, hash=other_hash(rng), note=note, at=datetime(2031, 1, 1, tzinfo=UTC))
