@@ -178,8 +178,8 @@ def test_a_refused_caller_leaves_only_a_count(served: Served, keys: dict[str, st
         for caller in refused:
             ask(plane, path, keys[caller], endpoint.body(served), caller, workload)
     gateway: Any = plane.gateway
-    for endpoint in (*gateway._endpoints.values(), gateway._remote):
-        counted = {status: endpoint.answered[status] for status in (401, 403)}
+    for counting in (*gateway._endpoints.values(), gateway._remote):
+        counted = {status: counting.answered[status] for status in (401, 403)}
         assert counted == {s: sum(CALLERS[caller] == s for caller in refused) for s in (401, 403)}
     ask(plane, "/router/v1/acks", served.key, {"state": "applied", "revision": 1}, "router", workload)
     plane.until(lambda: Router.objects.filter(instance="of router").exists())
