@@ -32,7 +32,7 @@ def says(monkeypatch: Any, capsys: Any, stdout: str, stderr: str = "") -> tuple[
     [
         ([GOOD], 0, "1 packages, no known vulnerability"),
         ([GOOD, BAD], 1, "django 5.2.1: CVE-1; fixed in 5.2.2"),
-        ([GOOD, SKIPPED], 0, "NOT CHECKED: nothing is known of 1 of 2"),
+        ([GOOD, SKIPPED], 0, "NOT CHECKED: there are no data about 1 of 2"),
         ([SKIPPED, BAD], 1, "CVE-1"),
     ],
 )
@@ -47,4 +47,4 @@ def test_without_a_network_it_says_so_and_fails_only_if_required(monkeypatch: An
     monkeypatch.setenv("AUDIT_STRICT", "1")
     code, said = says(monkeypatch, capsys, "", "Traceback\nConnectionError: no route")
     assert code == 1
-    assert "NOT CHECKED: it could not ask (ConnectionError: no route)" in said
+    assert "NOT CHECKED: the advisories cannot be reached (ConnectionError: no route)" in said
