@@ -344,7 +344,7 @@ def test_the_proposal_mentions_one_under_way(
 ) -> None:
     running(summaries, production)
     client = people("maria", "editor", team=summaries.owner)
-    assert "One is running already" in text(client.get("/console/rollouts/propose/?workload=summaries"))
+    assert "A rollout is already running" in text(client.get("/console/rollouts/propose/?workload=summaries"))
 
 
 def test_a_plan_and_a_time_can_be_changed_before_the_start(

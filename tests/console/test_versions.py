@@ -134,7 +134,7 @@ def test_the_check_shows_the_differences_from_the_served_version(
 ) -> None:
     client = people("maria", "editor", team=summaries.owner)
     page = text(client.post(CHECK, {"text": draft}, headers={"HX-Request": "true"}))
-    assert "No problem found" in page and "Against version 1" in page
+    assert "No problem found" in page and "Compared with version 1" in page
     assert "pm-was" in page and "7000" in page
 
 
@@ -145,7 +145,7 @@ def test_it_names_the_author_of_a_concurrent_version_and_saves_the_next_time(
     response = client.post(NEW, {"text": draft, "newest": "1"})
     page = text(response)
     assert response.status_code == 409
-    assert "saved version 2 meanwhile" in page and 'name="newest" value="2"' in page
+    assert "saved version 2 in the meantime" in page and 'name="newest" value="2"' in page
     assert "prompt_tokens &gt; 7000" in page
     assert summaries.versions.count() == 2
     assert client.post(NEW, {"text": draft, "newest": "2"}).status_code == 302
