@@ -181,7 +181,7 @@ print(next(package["version"] for package in packages if package["name"] == sys.
 
 
 def _environment(home: Path, programs: Path) -> dict[str, str]:
-    """The environment of its image and, for the API, of its compose file; with one worker, because it has one core."""
+    """Return the environment of its image plus, for the API, its compose file; one worker, because it has one core."""
     metrics = home / "prometheus"
     metrics.mkdir(exist_ok=True)
     return {

@@ -1,7 +1,7 @@
 """The database work for a fleet: recording the routers that polled, and counting those that are up to date.
 
     python benchmarks/fleet.py [routers …]           default: 1000 10000
-A gateway writes each of its routers every 30 s; the engine counts them at every evaluation of a running rollout.
+A gateway writes each of its routers every 25 s; the engine counts them at every evaluation of a running rollout.
 Figures are the processor time of this process (PostgreSQL's is separate) and the elapsed time, as medians of rounds.
 """
 
@@ -21,7 +21,7 @@ def main(numbers: list[int]) -> None:
     instance.prepare(instance.durable_postgres())
     instance.fill(10)
     rows = [row for number in numbers for row in _measured(number)]
-    columns = ["what", "routers", "µs of CPU per router", "ms in all"]
+    columns = ["what", "routers", "µs of CPU per router", "ms in total"]
     table.show("The fleet in PostgreSQL", columns, rows)
 
 
@@ -43,7 +43,7 @@ def _measured(number: int) -> list[list[object]]:
     def count() -> None:
         assert readback.read_back(environment, 0).confirmed == number
 
-    return [_row("written down", number, write), _row("counted", number, count)]
+    return [_row("stored", number, write), _row("counted", number, count)]
 
 
 def _row(what: str, number: int, work: Callable[[], None]) -> list[object]:

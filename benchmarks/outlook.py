@@ -35,17 +35,17 @@ def holds(job: tuple[Scenario, int]) -> list[Forecast]:
     forecasts: list[Forecast] = []
     waiting: list[tuple[int | None, int]] = []
     stage = ours = since = 0
-    for look in range(scenario.looks):
-        row = traffic.row(look, stages[stage].share_pcm / SHARE_ALL, stage)
+    for evaluation in range(scenario.evaluations):
+        row = traffic.row(evaluation, stages[stage].share_pcm / SHARE_ALL, stage)
         ours += row.candidate.tasks
-        accumulator.take([row], before=look + 1)
+        accumulator.take([row], before=evaluation + 1)
         judgement = accumulator.judge(stage, forecast=False, detail=False)
         if not judgement.open:
             forecasts += [(forecast, ours - then) for forecast, then in waiting]
-            waiting, stage, since = [], stage + 1, look + 1
+            waiting, stage, since = [], stage + 1, evaluation + 1
             if stages[stage].mode == "full":
                 break
-        elif (look - since) % EVERY == 0 and all(verdict.waited_for for verdict in judgement.open):
+        elif (evaluation - since) % EVERY == 0 and all(verdict.waited_for for verdict in judgement.open):
             needed = [
                 verdict.needed_tasks for verdict in accumulator.forecast(judgement, stage, longest=True).open
             ]

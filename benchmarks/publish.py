@@ -129,8 +129,8 @@ def main(sizes: list[int]) -> None:
     for name, told in (("SQLite", ""), ("SQLite", redis), ("PostgreSQL", redis)):
         for workloads in sizes:
             database = instance.new_database() if name == "PostgreSQL" else ""
-            told_by = "told by Redis" if told else "200 ms looks"
-            rows.append([f"{name}, {told_by}, {workloads:,}", *measured(workloads, database, told)])
+            notice = "notified by Redis" if told else "polled every 200 ms"
+            rows.append([f"{name}, {notice}, {workloads:,}", *measured(workloads, database, told)])
     columns = [
         "database, notice, workloads", "commit ms", "delta after, ms", "worst", "delta bytes",
         "full 200, ms", "bytes", "others p99, ms", "worst", "around a change p99", "worst",

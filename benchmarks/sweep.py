@@ -31,9 +31,9 @@ if "--on" not in sys.argv:  # one process for each database and size, because se
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
                 for line in child.stdout or ():
                     print(line, end="", flush=True)
-            each.append(float(line.split()[-1]))  # its last line ends with ms per sweep
+            each.append(float(line.split()[-1]))  # its last line ends with ms per evaluation
         print(
-            f"growth from the fewest to the most rollouts: {each[-1] / each[0]:.2f} times as long a look\n",
+            f"growth from the fewest to the most rollouts: {each[-1] / each[0]:.2f} times the time per evaluation\n",
             flush=True,
         )
     sys.exit()
@@ -229,16 +229,18 @@ def many(count: int) -> list[Place]:
 
 
 def timed(what: str) -> tuple[float, float]:
-    """Return elapsed seconds, and milliseconds of our processor time per sweep."""
+    """Return elapsed seconds, and milliseconds of our processor time per evaluation."""
     began, worked = time.perf_counter(), time.process_time()
     words = reconcile.sweep()
     took, worked = time.perf_counter() - began, time.process_time() - worked
-    looked = sum(times for word, times in words.items() if word != "rest")
+    evaluated = sum(times for word, times in words.items() if word != "rest")
     each = (
-        f"{took / looked * 1000:6.2f} ms a look ({worked / looked * 1000:.2f} of them ours)" if looked else ""
+        f"{took / evaluated * 1000:6.2f} ms each ({worked / evaluated * 1000:.2f} of them ours)"
+        if evaluated
+        else ""
     )
-    print(f"  {what:32} {took:7.2f} s  {looked:6} looks  {each}  {words}", flush=True)
-    return took, worked / max(looked, 1) * 1000
+    print(f"  {what:32} {took:7.2f} s  {evaluated:6} evaluations  {each}  {words}", flush=True)
+    return took, worked / max(evaluated, 1) * 1000
 
 
 def main() -> None:
@@ -252,7 +254,7 @@ def main() -> None:
         minutes_of(rollouts, start, MINUTES, 0)
         connection.cursor().execute("ANALYZE")  # as on any database that has run for a day
         print(f"{count} rollouts on {connection.vendor}, {MINUTES} minutes each, 8 guardrails", flush=True)
-        timed("first look: all evidence read")
+        timed("first evaluation: all evidence read")
         for at in (MINUTES, MINUTES + 1):
             minutes_of(rollouts, start + timedelta(minutes=at), 1, at)
             each = timed("a new stratum for each")[1]
@@ -263,7 +265,7 @@ def main() -> None:
             steady += timed("steady: one in thirty")[0]
         print(f"  steady state: {steady / 3:.3f} s of every 2 s, {steady / 6:.1%} of one process", flush=True)
         timed("nothing came in")
-        print(f"  with a new stratum for each, ms of our processor a look: {each:.2f}", flush=True)
+        print(f"  with a new stratum for each, ms of our processor per evaluation: {each:.2f}", flush=True)
     finally:
         connection.creation.destroy_test_db(connection.settings_dict["NAME"], verbosity=0)
 

@@ -14,11 +14,11 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-COLUMNS = ("drawn", "found", "named", "went on")
+COLUMNS = ("drawn", "found", "located", "could still write")
 
 
 def on(database: str, count: int, seed: str) -> dict[str, list[int]]:
-    """Return counts by kind: drawn, found, named, continued."""
+    """Return counts by kind, in the order of `COLUMNS`."""
     with tempfile.TemporaryDirectory() as home:
         result = Path(home) / "result.json"
         asked = {"TAMPERINGS": str(count), "TAMPERINGS_SEED": seed, "TAMPERINGS_RESULT": str(result)}
@@ -40,10 +40,10 @@ def main() -> None:
         rows = on(database, count, seed)
         total = [sum(row[at] for row in rows.values()) for at in range(len(COLUMNS))]
         print(f"\n{database}: {len(rows)} kinds, {total[0]:,} tamperings, seed {seed}\n")
-        print(f"| {'kind':44} | " + " | ".join(f"{name:>7}" for name in COLUMNS) + " |")
-        print(f"|{'-' * 46}|" + "--------:|" * len(COLUMNS))
+        print(f"| {'kind':44} | " + " | ".join(f"{name:>17}" for name in COLUMNS) + " |")
+        print(f"|{'-' * 46}|" + f"{'-' * 18}:|" * len(COLUMNS))
         for kind, row in [*sorted(rows.items()), ("all", total)]:
-            print(f"| {kind:44} | " + " | ".join(f"{number:>7,}" for number in row) + " |", flush=True)
+            print(f"| {kind:44} | " + " | ".join(f"{number:>17,}" for number in row) + " |", flush=True)
         missed += sum(total[0] - number for number in total[1:])
     sys.exit(1 if missed else 0)
 

@@ -8,7 +8,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Family:
-    """The process `pid` and all its descendants at any time."""
+    """The process `pid` and its direct children, whenever they start."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid

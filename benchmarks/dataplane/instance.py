@@ -76,7 +76,7 @@ def prepare(database_url: str = "", redis_url: str = "") -> Path:
 
 
 def durable_postgres() -> str:
-    """A PostgreSQL that waits for the disk, unlike that of the tests."""
+    """Return the URL of a PostgreSQL that waits for the disk, unlike that of the tests."""
     import psycopg
 
     from tests.support import services

@@ -15,7 +15,7 @@ from tests.support.services import free_port
 
 SNAPSHOT, OUTCOMES = "/router/v1/snapshot", "/router/v1/outcomes"
 ROUNDS = 7
-# A server is warm if it has not improved its best by a thirtieth so many times in a row, or after so many seconds.
+# A server is warm when UNIMPROVED measurements in a row were less than 3 % better than its best, or after AT_MOST_S.
 UNIMPROVED, FASTER, AT_MOST_S = 4, 0.97, 20.0
 
 

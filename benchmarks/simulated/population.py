@@ -36,7 +36,7 @@ class Population:
         shares: NDArray[np.float64] = weights / weights.sum()
         return shares
 
-    def draw(self, look: int, n: int, p: float) -> Drawn:
+    def draw(self, evaluation: int, n: int, p: float) -> Drawn:
         if self.units.users:
             who, chance = self._users(n, p)
         elif self.units.tenants:
@@ -44,7 +44,7 @@ class Population:
             chance = np.clip(p + self.offset[who], 0.002, 0.95)
         else:
             who = self.rng.integers(1, len(self.weight), n)
-            if look >= self.units.arrives:
+            if evaluation >= self.units.arrives:
                 who[self.rng.random(n) < self.units.heavy] = 0
             chance = np.where(who == 0, self.units.heavy_rate, p)
         drawn = self.place[who], self.cell[who], chance

@@ -26,7 +26,7 @@ class Rivals:
         """Whether each would have rolled back: threshold on failures, on any rate; z-test on failures, on any rate."""
         return Metric.FAILURE in self.threshold, bool(self.threshold), Metric.FAILURE in self.z, bool(self.z)
 
-    def look(self, candidate: ArmSums, baseline: ArmSums) -> None:
+    def take(self, candidate: ArmSums, baseline: ArmSums) -> None:
         self.hour.append(baseline.health)
         for metric, sums in self.sums.items():
             for i, value in enumerate((*count(metric, candidate), *count(metric, baseline))):
@@ -41,6 +41,6 @@ class Rivals:
             if error and difference / error > 1.645:
                 self.z.add(metric)
 
-    def last_hour(self, looks: int) -> ArmSums:
-        del self.hour[:-looks]
+    def last_hour(self, evaluations: int) -> ArmSums:
+        del self.hour[:-evaluations]
         return ArmSums.from_health(map(sum, zip(*self.hour, strict=True)))

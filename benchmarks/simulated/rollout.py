@@ -53,9 +53,9 @@ def simulate(scenario: Scenario, seed: int, tuning: Tuning = DEFAULT) -> Run:
     total = ours = failures = 0
     harm = 0.0
     codes: dict[str, int] = {}
-    for look in range(scenario.looks):
-        minute = look * scenario.step
-        row = traffic.row(look, stages[stage].share_pcm / SHARE_ALL, stage)
+    for evaluation in range(scenario.evaluations):
+        minute = evaluation * scenario.step
+        row = traffic.row(evaluation, stages[stage].share_pcm / SHARE_ALL, stage)
         rows.append(row)
         harm = max(harm, -scenario.success * stages[stage].share_pcm / SHARE_ALL)
         total += expected(row.candidate) + expected(row.baseline)
@@ -66,7 +66,7 @@ def simulate(scenario: Scenario, seed: int, tuning: Tuning = DEFAULT) -> Run:
         if not accumulator.take(rows, before=minute + scenario.step - scenario.delay, late=late):
             continue
         rows = [row for row in rows if row.minute >= accumulator.cursors.get(row.stage, 0)]
-        rivals.look(row.candidate, row.baseline)
+        rivals.take(row.candidate, row.baseline)
         view = RolloutView(State.RUNNING, stages, stage, START + timedelta(minutes=entered))
         tally = accumulator.tallies.values()
         telemetry = Telemetry(

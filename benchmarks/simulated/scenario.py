@@ -49,10 +49,10 @@ class Scenario:
     outage: bool = False  # five minutes of the provider, both arms
     delay: int = 0  # minutes until an outcome is judged; another 5 % arrive later
     sigma: float = COST_SIGMA
-    dear: float = (
-        0.0  # the share of the candidate's tasks that cost `dear_factor` times as much, taken at random
+    expensive: float = (
+        0.0  # the share of the candidate's tasks that cost `expensive_factor` times as much, taken at random
     )
-    dear_factor: float = 8.0
+    expensive_factor: float = 8.0
     differing: float = 1.0  # the share of tasks that the policies treat differently; all harm is on these
     endpoints: Mapping[str, float] = field(
         default_factory=dict
@@ -70,7 +70,7 @@ class Scenario:
     reports: bool = True  # routers report decisions and which tasks differ
     per_minute: int = 200
     step: int = 1  # minutes per evaluation
-    looks: int = 450
+    evaluations: int = 450
     plan: str = "cautious"
     goal: str = ""
     was: str = ""  # result of the previous engine (commit fed308a), where known
@@ -82,7 +82,13 @@ class Scenario:
     @property
     def harm(self) -> "Harm":
         return Harm(
-            self.success, self.cost, self.latency, self.dear, self.dear_factor, self.weak_first, self.missing
+            self.success,
+            self.cost,
+            self.latency,
+            self.expensive,
+            self.expensive_factor,
+            self.weak_first,
+            self.missing,
         )
 
 
@@ -93,7 +99,7 @@ class Harm:
     success: float = 0.0
     cost: float = 1.0
     latency: float = 1.0
-    dear: float = 0.0
-    dear_factor: float = 1.0
+    expensive: float = 0.0
+    expensive_factor: float = 1.0
     weak_first: float = 0.0
     missing: Missing = Missing()

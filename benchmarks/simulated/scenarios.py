@@ -1,8 +1,8 @@
-"""The rows of both tables of design 5. `was`: the result of the previous engine (commit fed308a), where known."""
+"""The scenarios of both tables. `was`: the result of the previous engine (commit fed308a), where known."""
 
 from benchmarks.simulated.scenario import Missing, Scenario, Units
 
-_SLOW = {"per_minute": 1, "step": 20, "looks": 4_320, "plan": "low-traffic"}
+_SLOW = {"per_minute": 1, "step": 20, "evaluations": 4_320, "plan": "low-traffic"}
 _ENDPOINTS = {"/a": 0.05, "/b": 0.35, "/c": 0.30, "/d": 0.20, "/e": 0.10}
 _HEAVY, _USERS = Units(heavy=0.3), Units(users=True)
 _FEW, _MANY = Units(tenants=300), Units(tenants=3_000)
@@ -29,7 +29,7 @@ FIRST = (
     Scenario("cost per success +25 %", cost=1.25, was="100; 622"),
     Scenario("cost per success doubled", cost=2.0),
     Scenario("cost per success +25 %, sigma 2", cost=1.25, sigma=2.0),
-    Scenario("cost per success +10 %: 1.4 % of tasks cost eightfold", dear=0.1 / 7),
+    Scenario("cost per success +10 %: 1.4 % of tasks cost eightfold", expensive=0.1 / 7),
     Scenario("p95 latency +20 %", latency=1.20, was="99.9; 998"),
     Scenario("p95 latency +50 %", latency=1.50, was="100; 142"),
 )
@@ -119,7 +119,7 @@ OTHERS = (
         "weak first, tolerance declared at 3 x p95", weak_first=0.4, tolerance_ms=7_250.0, goal=">= 95 % full"
     ),
     Scenario(
-        "0.5 % of tasks cost 50-fold", dear=0.005, dear_factor=50.0, goal=">= 75 % rolled back, <= 10 % full"
+        "0.5 % of tasks cost 50-fold", expensive=0.005, expensive_factor=50.0, goal=">= 75 % rolled back, <= 10 % full"
     ),
     Scenario(
         "one endpoint of 5 % at -30 points", success=-0.30, endpoints=_ENDPOINTS, hurt="/a",

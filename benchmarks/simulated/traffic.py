@@ -37,7 +37,7 @@ class Tasks:
 
 
 class Traffic:
-    """`row(look, share, stage)` returns the data for one evaluation; `late` the data that arrived after its window."""
+    """`row(evaluation, share, stage)` returns an evaluation's data; `late` holds data that arrived after its window."""
 
     def __init__(self, scenario: Scenario, seed: int) -> None:
         self.scenario = scenario
@@ -55,13 +55,13 @@ class Traffic:
 
     # --- one evaluation ------------------------------------------------------------------------------
 
-    def row(self, look: int, share: float, stage: int) -> MinuteRow:
+    def row(self, evaluation: int, share: float, stage: int) -> MinuteRow:
         """Return both arms at `share` of the traffic."""
         scenario = self.scenario
         harm = scenario.harm if stage >= scenario.late_stage else scenario.unharmed
-        tasks = self._tasks(look, int(self.rng.poisson(self._volume(look))), share, harm)
-        minute = look * scenario.step
-        out = self._out(look)
+        tasks = self._tasks(evaluation, int(self.rng.poisson(self._volume(evaluation))), share, harm)
+        minute = evaluation * scenario.step
+        out = self._out(evaluation)
         ours, theirs = tasks.candidate, ~tasks.candidate
         candidate, c_diff, c_ends = self._arm(tasks, ours, harm, out, stage, arm="candidate")
         baseline, b_diff, b_ends = self._arm(tasks, theirs, scenario.unharmed, out, stage, arm="baseline")
@@ -77,11 +77,11 @@ class Traffic:
             baseline_cells=_cells(tasks, theirs),
         )
 
-    def _tasks(self, look: int, n: int, share: float, harm: Harm) -> Tasks:
+    def _tasks(self, evaluation: int, n: int, share: float, harm: Harm) -> Tasks:
         rng, scenario = self.rng, self.scenario
-        base = 1 - self._success(look)
+        base = 1 - self._success(evaluation)
         if self.population is not None:
-            place, cell, p = self.population.draw(look, n, base)
+            place, cell, p = self.population.draw(evaluation, n, base)
             candidate = place < share
         else:
             p = np.full(n, base)
@@ -114,13 +114,13 @@ class Traffic:
         failed = tasks.failed[mask]
         n = len(failed)
         reported, graded, priced = self._known(failed, harm, stage, arm)
-        spend, dear_ones = self._costs(n, tasks.differs[mask], harm)
+        spend, expensive = self._costs(n, tasks.differs[mask], harm)
         if harm.missing.unpriced:
             spend = np.where(~priced, spend * harm.missing.unpriced_factor, spend)
         if scenario.weak_first and arm == "baseline":
             escalations = 0
         else:
-            escalations = int((dear_ones & reported).sum()) if harm.weak_first else -1
+            escalations = int((expensive & reported).sum()) if harm.weak_first else -1
         capped = np.minimum(spend, self.reference.cost_cap_nusd or np.inf)
         seen = reported & priced
         both = seen & graded
@@ -137,7 +137,7 @@ class Traffic:
             fallbacks=counts["fallbacks"],
             retries=counts["retries"],
             latency_n=done,
-            latency_above=self._slow(done, int((dear_ones & reported).sum()), harm),
+            latency_above=self._slow(done, int((expensive & reported).sum()), harm),
             cost_n=int(seen.sum()),
             cost_above=int((spend[seen] > self.cost_top).sum()),
             cost=int(capped[seen].sum()),
@@ -189,9 +189,9 @@ class Traffic:
         factor = 1 + (harm.cost - 1) / scenario.differing
         if factor != 1:
             spend = np.where(differs, spend * factor, spend)
-        if harm.dear:
-            chosen = rng.random(n) < harm.dear
-            spend[chosen] *= harm.dear_factor
+        if harm.expensive:
+            chosen = rng.random(n) < harm.expensive
+            spend[chosen] *= harm.expensive_factor
         return spend, chosen if harm.weak_first else np.zeros(n, bool)
 
     def _counts(self, n: int, escalations: int, out: bool) -> dict[str, int]:
@@ -248,20 +248,20 @@ class Traffic:
 
     # --- levels --------------------------------------------------------------------------------------
 
-    def _volume(self, look: int) -> float:
+    def _volume(self, evaluation: int) -> float:
         tasks = self.scenario.per_minute * self.scenario.step
-        return tasks * (1 + 0.5 * math.sin(look / 230)) if self.scenario.drift == "diurnal" else tasks
+        return tasks * (1 + 0.5 * math.sin(evaluation / 230)) if self.scenario.drift == "diurnal" else tasks
 
-    def _success(self, look: int) -> float:
-        if self._out(look):
+    def _success(self, evaluation: int) -> float:
+        if self._out(evaluation):
             return 0.4
         if self.scenario.drift == "linear":
-            return 0.95 - 0.06 * min(1.0, look / 150)
+            return 0.95 - 0.06 * min(1.0, evaluation / 150)
         success = 1 - self.scenario.base_failures
-        return success + 0.03 * math.cos(look / 230) if self.scenario.drift == "diurnal" else success
+        return success + 0.03 * math.cos(evaluation / 230) if self.scenario.drift == "diurnal" else success
 
-    def _out(self, look: int) -> bool:
-        return self.outage_at <= look < self.outage_at + 5
+    def _out(self, evaluation: int) -> bool:
+        return self.outage_at <= evaluation < self.outage_at + 5
 
     # --- before --------------------------------------------------------------------------------------
 

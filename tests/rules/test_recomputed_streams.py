@@ -37,7 +37,7 @@ STREAMS = [
     Scenario("users", units=Units(users=True), success=-0.03),
     Scenario("an old client", success=-0.02, reports=False),
     Scenario("few tasks", success=-0.1, per_minute=20, before=300),
-    Scenario("heavy costs", sigma=2.0, dear=0.014, cost=1.1),
+    Scenario("heavy costs", sigma=2.0, expensive=0.014, cost=1.1),
     Scenario("nearly never fails", base_failures=0.0015, after_first=True),
 ]
 MINUTES = 36

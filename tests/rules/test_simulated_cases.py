@@ -34,14 +34,14 @@ TAKEN_BACK = [
 
 @pytest.mark.parametrize("name", NEVER_FULL)
 def test_missing_data_makes_no_arm_look_good(name: str) -> None:
-    run = simulate(replace(BY_NAME[name], looks=90), SEED)
+    run = simulate(replace(BY_NAME[name], evaluations=90), SEED)
     assert run.end != "full"
     assert run.codes.get("incomplete") or run.end == "rolled back"
 
 
 @pytest.mark.parametrize("name", NOT_TAKEN_BACK)
 def test_missing_data_is_not_harm(name: str) -> None:
-    assert simulate(replace(BY_NAME[name], looks=90), SEED).end == "hold"
+    assert simulate(replace(BY_NAME[name], evaluations=90), SEED).end == "hold"
 
 
 @pytest.mark.parametrize(("name", "most", "by"), TAKEN_BACK)
@@ -61,7 +61,7 @@ def test_the_reason_names_the_harmed_endpoint() -> None:
 
 
 def test_a_healthy_baseline_with_few_tasks_is_not_called_unhealthy() -> None:
-    run = simulate(replace(BY_NAME["identical, 20 tasks an hour, 60 days"], looks=300), SEED)
+    run = simulate(replace(BY_NAME["identical, 20 tasks an hour, 60 days"], evaluations=300), SEED)
     assert run.codes.get("baseline_unhealthy", 0) <= 0.03 * 300
 
 
