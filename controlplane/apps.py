@@ -22,9 +22,8 @@ class ControlplaneConfig(AppConfig):
         from controlplane.core import logs, patience
         from controlplane.server import checks  # noqa: F401
 
-        if (
-            settings.WHITENOISE_USE_FINDERS
-        ):  # it serves the files of the packages, so STATIC_ROOT need not exist
+        # WhiteNoise then serves the packages' files directly, so STATIC_ROOT need not exist.
+        if settings.WHITENOISE_USE_FINDERS:
             warnings.filterwarnings("ignore", "No directory at", UserWarning)
         if settings.LOG_FORMAT == "json":
             logs.catch_the_rest()

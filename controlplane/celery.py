@@ -54,7 +54,7 @@ class JobTask(Task):  # type: ignore[misc]
 
 
 def _next_turn_at(path: str) -> float:
-    """Return the earliest time of the next turn: half an interval after the last. Two beats may be sending."""
+    """Return the earliest time of the next turn: half an interval after the last, because two beats may be sending."""
     return _ended_at.get(path, float("-inf")) + job(path).every / 2
 
 

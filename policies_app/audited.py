@@ -17,15 +17,15 @@ def register() -> None:
     subjects.register(subjects.by_target("environment", lambda: _named(Environment)))
     subjects.register(subjects.by_target("workload", lambda: _named(Workload)))
     subjects.register(subjects.by_target("model", lambda: _named(Model)))
-    subjects.register(Subject("version", _said_of_versions, _versions))
-    subjects.register(Subject("assignment", _said_of_assignments, _assignments))
+    subjects.register(Subject("version", _described_versions, _versions))
+    subjects.register(Subject("assignment", _described_assignments, _assignments))
 
 
 def _named(model: type[Environment] | type[Workload] | type[Model]) -> Rows:
     return ((row.name, audited_fields(row)) for row in model._default_manager.order_by("pk").iterator())
 
 
-def _said_of_versions(body: Mapping[str, Any]) -> Iterable[Said]:
+def _described_versions(body: Mapping[str, Any]) -> Iterable[Said]:
     if body["action"] != "version.add":
         return
     digest = subjects.replayed(body["diff"])["digest"]
@@ -60,7 +60,7 @@ def _versions() -> Rows:
 _SERVED = ("baseline", "candidate", "pin", "mode", "share_pcm", "mirror_pcm")
 
 
-def _said_of_assignments(body: Mapping[str, Any]) -> Iterable[Said]:
+def _described_assignments(body: Mapping[str, Any]) -> Iterable[Said]:
     """Describe what is served, from entries of the assignment and of rollouts that moved it."""
     if not (body["environment"] and body["workload"]):
         return
@@ -73,7 +73,7 @@ def _said_of_assignments(body: Mapping[str, Any]) -> Iterable[Said]:
     if body["target"]["kind"] == "assignment":
         if "pin" in told:
             said["pin_reason"] = body["reason"] if told["pin"] else ""
-        yield name, {**said, _TEXT: _ITS_OWN}
+        yield name, {**said, _TEXT: _CONSISTENT}
     elif body["action"] == "rollout.mirrors":
         yield name, said
     elif _of_rollout(body) and {"baseline", "version"} <= told.keys():
@@ -88,7 +88,7 @@ def _of_rollout(body: Mapping[str, Any]) -> bool:
 
 
 # Routers receive texts stored in the row when it was written. They must match its columns and the catalogue.
-_TEXT, _ITS_OWN = "what routers receive", "as the columns and the catalogue"
+_TEXT, _CONSISTENT = "what routers receive", "the same as the columns and the catalogue"
 
 
 def _assignments() -> Rows:
@@ -105,6 +105,6 @@ def _assignments() -> Rows:
                 "mode": row.mode,
                 "share_pcm": row.share_pcm,
                 "mirror_pcm": row.mirror_pcm,
-                _TEXT: ", ".join(differences(row, prices)) or _ITS_OWN,
+                _TEXT: ", ".join(differences(row, prices)) or _CONSISTENT,
             },
         )

@@ -36,7 +36,7 @@ def create_row(
                 row.save(force_insert=True)
         except IntegrityError:
             raise AlreadyExists(
-                f"The {_kind(row)} {row.name!r} exists already; choose another name."
+                f"The {_kind(row)} {row.name!r} already exists; choose another name."
             ) from None
         if then:
             then(row)

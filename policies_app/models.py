@@ -251,8 +251,8 @@ class Router(models.Model):
     environment = models.ForeignKey(Environment, models.CASCADE, related_name="routers")
     instance = models.CharField(max_length=128)
     client = models.CharField(max_length=128, blank=True, default="")  # software/version
-    # The snapshot named by its If-None-Match: applied and, if it has a store, on its disk. `fleet.applied` compares
-    # this with its last ack, which may be newer if the disk rejects writes.
+    # The snapshot named by its If-None-Match: applied and, if it has a store, on its disk.
+    # `fleet.readback.applied` compares this with its last ack, which may be newer if the disk rejects writes.
     epoch = models.CharField(max_length=36, blank=True, default="")
     revision = models.BigIntegerField(default=0)
     acked_epoch = models.CharField(max_length=36, blank=True, default="")

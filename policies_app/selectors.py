@@ -34,7 +34,7 @@ def four_eyes_by_name() -> dict[str, bool]:
 
 
 def workloads_among(names: Collection[str]) -> set[str]:
-    """Return those of the names that a workload has."""
+    """Return the names that belong to workloads."""
     return set(Workload.objects.filter(name__in=names).values_list("name", flat=True))
 
 

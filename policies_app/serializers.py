@@ -133,8 +133,8 @@ class AssignmentSerializer(serializers.ModelSerializer[Assignment]):
 
 
 class ReadbackSerializer(serializers.Serializer[Any]):
-    """How many router processes have applied what is served. The `silent` ones among the `stragglers` are not
-    awaited."""
+    """How many router processes have applied what is served. Rollouts do not wait for the `silent` ones among the
+    `stragglers`."""
 
     revision = serializers.IntegerField()
     confirmed = serializers.IntegerField()

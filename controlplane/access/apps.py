@@ -16,7 +16,7 @@ class AccessConfig(AppConfig):
 
 
 def _take_stock(using: str, **kwargs: Any) -> None:
-    """After an upgrade, record older accounts as completely as new ones."""
+    """After an upgrade, record accounts that older entries do not describe completely."""
     from django.db import connections
 
     from controlplane.access import actions

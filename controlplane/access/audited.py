@@ -89,15 +89,15 @@ def register() -> None:
     sentences.register("change_request", _changes)
     sentences.register_words("membership.grant", _accepted)
     sentences.register_words("user.create", _accepted)
-    subjects.register(Subject("key", _said_of_keys, _keys))
+    subjects.register(Subject("key", _described_keys, _keys))
     subjects.register(subjects.by_target("team", _teams))
     subjects.register(subjects.by_target("invitation", _invitations))
-    subjects.register(Subject("membership", _said_of_memberships, _memberships))
-    subjects.register(Subject("person", _said_of_people, _people))
-    subjects.register(Subject("change request", _said_of_change_requests, _change_requests))
+    subjects.register(Subject("membership", _described_memberships, _memberships))
+    subjects.register(Subject("person", _described_people, _people))
+    subjects.register(Subject("change request", _described_change_requests, _change_requests))
 
 
-def _said_of_keys(body: Mapping[str, Any]) -> Iterable[Said]:
+def _described_keys(body: Mapping[str, Any]) -> Iterable[Said]:
     """Describe keys. A rotation's entry describes two: the old key, and its whole successor."""
     if body["target"]["kind"] != "key" or not body["diff"]:
         return
@@ -120,7 +120,7 @@ def _invitations() -> Iterable[tuple[str, Mapping[str, Any]]]:
     return ((str(row.pk), invitation_fields(row)) for row in Invitation.objects.order_by("pk").iterator())
 
 
-def _said_of_memberships(body: Mapping[str, Any]) -> Iterable[Said]:
+def _described_memberships(body: Mapping[str, Any]) -> Iterable[Said]:
     """Describe memberships: a grant has its values in `after`, a withdrawal in `before`; the target is the person."""
     side = {
         "membership.grant": "after",
@@ -146,7 +146,7 @@ def _name(user_id: str, role: str, environment: str) -> str:
 _OF_A_ROLE = {"user", "role", "environment"}  # values of role entries, whose target is also a person
 
 
-def _said_of_people(body: Mapping[str, Any]) -> Iterable[Said]:
+def _described_people(body: Mapping[str, Any]) -> Iterable[Said]:
     """Describe accounts: each entry whose target is an account, and the one that lists all accounts after an
     upgrade."""
     if body["target"]["kind"] != "user":
@@ -162,7 +162,7 @@ def _people() -> Iterable[tuple[str, Mapping[str, Any]]]:
     return ((str(user.pk), person_fields(user)) for user in User.objects.order_by("pk").iterator())
 
 
-def _said_of_change_requests(body: Mapping[str, Any]) -> Iterable[Said]:
+def _described_change_requests(body: Mapping[str, Any]) -> Iterable[Said]:
     """Describe change requests: their own entries, and the entry of the applied change, which names the approvers."""
     if body["target"]["kind"] == "change_request":
         told = subjects.replayed(body["diff"])

@@ -1,13 +1,14 @@
 """Four eyes: who counts as a second person. One rule for rollouts and all other changes that need approval.
 
 The people who wrote, proposed or amended a change are its *contributors*, identified by person: a key counts as its
-person, and a key without a person as `None`. An approval counts while its giver
+person, and a key without a person as `None`. An approval counts while the approver
 
-- is not, and never was, a contributor, - has an active account, and the role approver in the environment, - approved
-exactly the content that is applied (the binding, compared by the code that stores the approvals).
+- is not, and never was, a contributor;
+- has an active account, and the role approver in the environment;
+- has approved exactly the content that is applied (the binding, compared by the code that stores the approvals).
 
-All of this is checked again when the change is applied. If a contributor is unknown, they may be any of the approvers.
-Two approvers are then needed, because at least one of them is somebody else.
+All of this is checked again when the change is applied. If a contributor is unknown, they may be one of the approvers.
+Two approvers are then needed, so that at least one of them is somebody else.
 """
 
 from collections.abc import Collection, Iterable

@@ -1,7 +1,7 @@
 """API keys, held in memory so that a request needs no query.
 
-The data plane's watcher reads all keys every second and replaces the whole map, so a revoked key stops working in every
-process within two seconds. A key that is not in the map may be newer than the last read. `Keyring.missing`
+The data plane's watcher reads all keys every 0.8 seconds and replaces the whole map, so a revoked key stops working in
+every process within two seconds. A key that is not in the map may be newer than the last read. `Keyring.missing`
 distinguishes such a key from a mistyped one by its checksum; only the former justifies another read.
 """
 
@@ -21,7 +21,7 @@ _NOBODY = "The request needs `Authorization: Bearer <router key>`."
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The key of a request, as of the last read."""
+    """A stored key, as of the last read."""
 
     pk: int
     kind: str
@@ -55,7 +55,7 @@ class Keyring:
         self._by_secret = fresh
 
     def router(self, authorization: bytes | None) -> Caller:
-        """The router key of an `Authorization` header. Raises `Unauthenticated` or `WrongKeyKind`."""
+        """Return the router key of an `Authorization` header. Raises `Unauthenticated` or `WrongKeyKind`."""
         if authorization is None or authorization[:7].lower() != _SCHEME:
             raise Unauthenticated(_NOBODY)
         caller = self._by_secret.get(hashlib.sha256(authorization[7:].strip()).hexdigest())

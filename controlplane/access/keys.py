@@ -39,7 +39,7 @@ class ParsedKey:
 
 
 class KeyRecord(Protocol):
-    """What `check` needs of the stored row, so that a cached copy works, too."""
+    """The fields of the stored row that `check` reads. A cached copy has them, too."""
 
     @property
     def kind(self) -> str: ...

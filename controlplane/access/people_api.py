@@ -173,8 +173,8 @@ class InvitationsView(ApiView):
 
     @extend_schema(request=InvitationInput, responses={201: NewInvitationSerializer})
     def post(self, request: Request) -> Response:
-        """Invite somebody. Only this response contains the link. Requires an admin of each environment that it
-        gives."""
+        """Invite somebody. Only this response contains the link. Requires an admin of each environment in which it
+        grants a role."""
         self.require(Role.ADMIN, permissions.ANYWHERE)
         data = self.validated(InvitationInput)
         lives = timedelta(days=data.pop("days"))

@@ -20,8 +20,8 @@ def has_role(
 
     Every role includes `viewer`, and `admin` includes all; no other role includes another. `""` means the role in every
     environment, `ANYWHERE` in any. A key has the roles of its scopes that its person holds at this moment. A key
-    limited to some workloads holds a role (other than viewer) only if `workload` names one of them: it has no rights to
-    anything about no workload, or about all.
+    limited to some workloads holds a role (other than viewer) only if `workload` names one of them: it has no rights
+    where no workload is named, or all are meant.
     """
     wanted = set(Role.values) if role == Role.VIEWER else {str(role), Role.ADMIN.value}
     match principal:
@@ -40,7 +40,7 @@ def has_role(
 
 
 def roles_held(person: AbstractUser) -> Callable[[Role | str, str | None], bool]:
-    """Return this person's `has_role` at this moment, for pages with many environments: one query in all."""
+    """Return a `has_role` for this person as of now. It makes one query, for pages with many environments."""
     if not person.is_active or person.is_superuser:
         return lambda role, environment: bool(person.is_active)
     held = set(Membership.objects.filter(user_id=person.pk).values_list("environment", "role"))
@@ -146,9 +146,7 @@ def _a_workload_of(principal: Principal) -> str | None:
 def _limit(principal: Principal) -> str:
     key = _key_of(principal)
     names = ", ".join(key.workloads) if key is not None else ""
-    return (
-        f"This key is limited to {names}: it cannot be used for other workloads, or for requests about none."
-    )
+    return f"This key is limited to {names}. It cannot be used for other workloads, or where no workload is named."
 
 
 def _key_of(principal: Principal) -> Key | None:

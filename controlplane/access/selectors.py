@@ -20,7 +20,7 @@ def environments_administered_by(principal: Principal) -> set[str] | None:
 
 
 def people_for(principal: Principal) -> QuerySet[User]:
-    """Return everybody with an account, for an admin of some environment, with the roles in what they administer."""
+    """Return all accounts, with their roles in the environments that the caller administers (at least one)."""
     permissions.require_role(principal, Role.ADMIN, ANYWHERE)
     names = environments_administered_by(principal)
     roles = Membership.objects.order_by("environment", "role")
@@ -39,7 +39,7 @@ def person_for(principal: Principal, pk: int) -> User:
 
 
 def invitations_for(principal: Principal) -> QuerySet[Invitation]:
-    """Return the invitations that give nothing beyond what the caller administers."""
+    """Return the invitations that grant nothing beyond the environments that the caller administers."""
     permissions.require_role(principal, Role.ADMIN, ANYWHERE)
     rows = Invitation.objects.select_related("accepted_by")
     names = environments_administered_by(principal)

@@ -47,9 +47,9 @@ def make() -> Checkpoint | None:
         # A genuine checkpoint beyond the head covers entries that are gone, so it does not cover the present head.
         bad = list(Checkpoint.objects.filter(seq__gte=head.seq).defer("at"))
         if any((row.seq, row.hash) == (head.seq, head.hash) and is_genuine(row, head.chain) for row in bad):
-            _write_lost()
+            _append_missing()
             return None  # the head is signed already
-        head = _told_of(bad) or head
+        head = _report_foreign_rows(bad) or head
         made = _keep(head)
     if made is not None:
         _write_down(made)
@@ -78,24 +78,22 @@ def _keep(head: Head) -> Checkpoint | None:
 def _write_down(made: Checkpoint) -> None:
     """Write a checkpoint to the process's log and to the file."""
     logger.info("audit checkpoint", extra={"seq": made.seq, "hash": made.hash, "note": made.note})
-    _write_lost()
+    _append_missing()
 
 
-def _write_lost() -> None:
+def _append_missing() -> None:
     """Append missing notes to the file: the newest one, and any that a crash or a person removed."""
-    if not (lost := _lost()):
+    if not (lost := _missing_notes()):
         return
     if len(lost) > 1:
-        logger.warning(
-            "the file of checkpoints lacked %d earlier notes; they were written again", len(lost) - 1
-        )
+        logger.warning("the checkpoint file lacked %d earlier notes; they were written again", len(lost) - 1)
     path = checkpoint_file()
     path.touch(mode=0o600)
     with path.open("a", encoding="utf-8") as file:
         file.writelines(note + "\n" for note in lost)
 
 
-def _lost() -> list[str]:
+def _missing_notes() -> list[str]:
     newest = [str(note) for note in _notes().order_by("-seq")[:_LOOKED_BACK]]
     tail = _tail()
     for place, note in enumerate(newest):
@@ -138,18 +136,18 @@ def is_genuine(row: Checkpoint, chain_id: str) -> bool:
         return False
 
 
-def _told_of(bad: list[Checkpoint]) -> Head | None:
+def _report_foreign_rows(bad: list[Checkpoint]) -> Head | None:
     """Record an entry for each foreign row not yet reported. Return the new head, or None if nothing was recorded."""
     new = [row for row in bad if not Entry.objects.filter(action=BAD, target_id=_name_of(row)).exists()]
     for row in new:
-        _tell(row)
+        _report(row)
     while bad and Checkpoint.objects.filter(seq=Head.objects.get(pk=log.HEAD).seq).exists():
-        _tell(bad[0])  # this number is taken too, so move on by one
+        _report(bad[0])  # this number is taken too, so move on by one
         new = bad
     return Head.objects.get(pk=log.HEAD) if new else None
 
 
-def _tell(row: Checkpoint) -> None:
+def _report(row: Checkpoint) -> None:
     log.record(
         actor=SYSTEM,
         action=BAD,

@@ -118,7 +118,7 @@ def columns(body: Mapping[str, Any]) -> dict[str, str]:
 
 
 def body_of(entry: Entry) -> dict[str, Any]:
-    """Return an entry's content, to show it. Of one that somebody else wrote, what its columns say."""
+    """Return an entry's content for display. If its body is not an entry (somebody else wrote it), use the columns."""
     try:
         body = json.loads(bytes(entry.body))
     except (ValueError, TypeError, RecursionError):
@@ -151,14 +151,16 @@ _LENGTHS = {field.name: field.max_length for field in Entry._meta.fields}
 
 
 def locked_head() -> Head:
-    """Return the locked end of the chain. The very first call starts the chain."""
+    """Return the head, locked until the transaction ends. The very first call starts the chain."""
     head = Head.objects.select_for_update().filter(pk=HEAD).first()
     if head is None:
         name = uuid7().hex
         # If two first calls race, the primary key lets one insert, and the other reads its row.
         Head.objects.get_or_create(pk=HEAD, defaults={"chain": name, "hash": chain.genesis(name)})
         head = Head.objects.select_for_update().get(pk=HEAD)
-    if not is_readable(head):  # only in SQLite, which stores anything: it names nothing then
+    if not is_readable(
+        head
+    ):  # only in SQLite, which stores any type in any column: such a head names no entry
         head.seq, head.hash, head.chain = 0, "", ""
     return head
 

@@ -165,7 +165,7 @@ def entry_page(request: HttpRequest, seq: int) -> HttpResponse:
     return page(request, "audit/entry.html", context, title=f"Entry {seq}", crumbs=trail)
 
 
-_NOTHING: tuple[Any, ...] = (None, "", [], {})  # a new thing's fields that nobody filled in
+_NOTHING: tuple[Any, ...] = (None, "", [], {})  # empty fields of a new row, which the page omits
 _FIGURES = ("estimate", "low", "high", "margin", "n_candidate", "n_baseline")
 
 
@@ -218,8 +218,8 @@ def _added_or_removed(change: dict[str, Any]) -> str:
 
 
 def target_page(entry: Entry, known: Mapping[str, Mapping[str, str]]) -> str:
-    """Return the URL of the entry's target, or "". A refused write may have left no target: of those in kinds that
-    have names, only the `known` ones exist."""
+    """Return the URL of the entry's target, or "". A refused write may not have created its target: of kinds with
+    registered names, only `known` targets exist."""
     found, kind = _PAGES.get(entry.target_kind), entry.target_kind
     exists = entry.outcome != "refused" or kind not in known or entry.target_id in known[kind]
     return found(entry.target_id) if found and exists else ""

@@ -75,13 +75,13 @@ def register(kind: str, names: Names) -> None:
 
 
 def register_words(action: str, words: Callable[[Sequence[Entry]], Mapping[int, str]]) -> None:
-    """Register a function that writes the whole sentence of some entries of this action, by `seq`."""
+    """Register a function that returns whole sentences for some entries of this action, by `seq`."""
     _words[action] = words
 
 
 def names_of(entries: Sequence[Entry]) -> dict[str, Mapping[str, str]]:
-    """Return the display names of the entries' targets, by kind and id: of the kinds that have any, and of targets
-    that exist."""
+    """Return the display names of the entries' targets, by kind and id. Kinds without registered names, and targets
+    that do not exist, are left out."""
     asked: dict[str, set[str]] = defaultdict(set)
     for entry in entries:
         asked[entry.target_kind].add(entry.target_id)
@@ -128,7 +128,7 @@ def sentence(entry: Entry, names: Mapping[str, str]) -> str:
 
 
 def _base(words: str) -> str:
-    """Return words that begin with a verb in the past tense with its base form: "wrote v1" → "write v1"."""
+    """Replace the leading verb, which is in the past tense, by its base form: "wrote v1" → "write v1"."""
     verb, _, rest = words.partition(" ")
     comma = "," if verb.endswith(",") else ""
     verb = verb.rstrip(",")

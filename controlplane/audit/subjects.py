@@ -24,10 +24,10 @@ UNSAID = object()  # an entry changed the column but does not give its value (ol
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """`said` yields the rows of this kind, with values, that an entry's body describes; `rows` yields the stored rows.
+    """`said` yields the rows of this kind that an entry's body describes, with values; `rows` yields the stored rows.
 
     `unsaid` returns the values of rows that every new database contains, which no entry describes. `implied` yields
-    values that an entry leaves out because they did not change, from what the log has said so far of every kind.
+    values that an entry leaves out because they did not change, given what the log has said so far about every kind.
     """
 
     kind: str
@@ -100,7 +100,7 @@ def _readable(subject: Subject, broken: list[Finding]) -> Iterator[tuple[str, Va
             yield name, row
             last = f" after {name}"
     except UNREADABLE as error:
-        sentence = f"a row{last} cannot be read ({error}); mend it, then verify the rows that follow it"
+        sentence = f"a row{last} cannot be read ({error}); repair it, then verify the rows that follow it"
         broken.append(Finding("contradicted", 0, sentence, subject.kind))
 
 

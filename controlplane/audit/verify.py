@@ -23,7 +23,7 @@ Kind = Literal[
     "unrecorded",  # a row that no entry describes
     "contradicted",  # a row that differs from its entries
 ]
-# What reading a value raises that its column cannot hold: another shape of JSON, and anything at all in SQLite.
+# Exceptions raised by a stored value that does not fit its column: JSON of another shape, or any type in SQLite.
 UNREADABLE = (TypeError, ValueError, KeyError, AttributeError, ArithmeticError)
 RESUME = "audit.resume"  # action of an entry that continues the log after rows that Pointsman did not write
 
@@ -87,7 +87,7 @@ class Examination:
         try:
             self._read(rows)
         except UNREADABLE as error:
-            sentence = f"its row cannot be read ({error}); mend it, then verify those that follow it"
+            sentence = f"its row cannot be read ({error}); repair it, then verify those that follow it"
             self._add_finding("altered", self.last + 1, sentence)
 
     def _read(self, rows: Iterable[StoredEntry]) -> None:
@@ -146,7 +146,9 @@ class Examination:
         return Finding("altered", self.last, f"it was rewritten after entry {row.seq} had been chained to it")
 
     def _resumption(self, row: StoredEntry, body: Mapping[str, Any] | None) -> int:
-        """Return the entry that a resuming entry continues from, -1 for any other. The cause is always a finding."""
+        """Return the entry that a resuming entry continues from, or -1 for an ordinary entry.
+
+        Its cause is always a finding."""
         if body is None or body.get("action") != RESUME:
             return -1
         told = body.get("evidence")
@@ -203,7 +205,7 @@ class Examination:
                 "forged", head.seq + 1, f"it lies beyond the head, which says that the log ends at {head.seq}"
             )
         if head.seq <= self.last and head.hash != (self.hashes.get(head.seq) or self._genesis(head.seq)):
-            self._add_finding("altered", head.seq, "the head has another hash for it")
+            self._add_finding("altered", head.seq, "the head has a different hash for it")
 
     def _genesis(self, seq: int) -> str:
         return chain.genesis(self.chain_id) if seq == 0 else ""
@@ -211,7 +213,7 @@ class Examination:
     # --- checkpoints ----------------------------------------------------------------------------------
 
     def compare_note(self, note: Note, signed: bool) -> None:
-        """Compare the log with a checkpoint. Whoever rewrites the whole chain cannot forge its signature."""
+        """Compare the log with a checkpoint. Somebody who rewrites the whole chain cannot forge its signature."""
         if not signed:
             self._add_finding("bad signature", note.seq, "its checkpoint was not signed by a trusted key")
         elif note.chain != self.chain_id:
@@ -226,7 +228,7 @@ class Examination:
             self._add_finding(
                 "forked",
                 note.seq,
-                "a signed checkpoint has another hash for it: it or an earlier one was rewritten",
+                "a signed checkpoint has a different hash for it: it or an earlier one was rewritten",
             )
 
     def _add_finding(self, kind: Kind, seq: int, sentence: str, where: str = "") -> None:

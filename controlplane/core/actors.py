@@ -46,13 +46,13 @@ def key_label(label: str, person: str | None, *, is_agent: bool = False) -> str:
 
 def shown(kind: str, label: str) -> str:
     """Return an actor's recorded label for a sentence. Older versions recorded a key's bare label, and let people
-    have a name of the engine."""
+    use the engine's names."""
     if kind == "key" and not label.startswith(("key ", "agent key ")):
         return f"key {label}"
     return f"user {label}" if kind == "user" and is_reserved(label) else label
 
 
-# --- names that only the engine has -------------------------------------------------------------------------
+# --- names reserved for the engine -------------------------------------------------------------------------
 
 _RESERVED = re.compile(r"(the)?(pointsman|engine|system)+")
 # Letters and signs of other alphabets that look like those of the reserved names. Unicode's own tables fold case,

@@ -1,4 +1,4 @@
-"""Celery beat's schedule, made safe against a clock that was set back.
+"""Celery beat's schedule, which also works after the clock was set back.
 
 Celery keeps the due time of each job and the time of its last run, also in a file. If the clock was a day ahead and is
 corrected, those times lie in the future: beat would send nothing for a day, and the engine would stop.

@@ -13,8 +13,8 @@ _all: list["DatabaseFigures"] = []
 
 
 class DatabaseFigures(Collector):
-    """Metrics with the same values in every process. Empty while the database is away, so that no old value passes for
-    a current one."""
+    """Metrics with the same values in every process. Empty while the database is away: an old value must not look
+    current."""
 
     def __init__(self) -> None:
         self._last: Sequence[Metric] = ()
@@ -23,7 +23,7 @@ class DatabaseFigures(Collector):
         """Query the database. May raise."""
         raise NotImplementedError
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Read the values again. If that fails, drop the old ones and raise."""
         self._last = ()
         self._last = self.read()
@@ -40,12 +40,12 @@ def register(figures: DatabaseFigures) -> None:
     REGISTRY.register(figures)
 
 
-def look() -> None:
+def refresh() -> None:
     """Read all of them again, then raise the first error, if there was one."""
     failure: Exception | None = None
     for figures in _all:
         try:
-            figures.look()
+            figures.refresh()
         except Exception as error:
             failure = failure or error
     if failure is not None:

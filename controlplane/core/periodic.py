@@ -51,7 +51,7 @@ class Runner:
     def start(self) -> None:
         for thread in self._threads:
             thread.start()
-        logger.info("the embedded runner runs %d jobs", len(self._threads))
+        logger.info("started %d background jobs", len(self._threads))
 
     def stop(self, timeout: float = 10) -> bool:
         """Start no more jobs and wait. Return False if a job was still running after `timeout` seconds."""

@@ -35,8 +35,8 @@ MACHINES = ("/api/", "/router/")
 # Errors that DRF raises before a view runs, with the code and title used for each.
 _FRAMEWORK_REFUSALS = {
     405: ("method_not_allowed", "The method is not allowed here"),
-    406: ("not_acceptable", "The representation is not offered"),
-    415: ("unsupported_media_type", "The body's media type is not read here"),
+    406: ("not_acceptable", "The requested format is not available"),
+    415: ("unsupported_media_type", "The body's media type is not supported"),
 }
 
 

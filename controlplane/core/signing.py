@@ -28,12 +28,12 @@ SNAPSHOT_PREFIX = b"pointsman.snapshot.v1\n"
 
 
 def key_file() -> Path:
-    """The file of private keys, one per line, used when the settings have none."""
+    """Return the path of the private keys, one per line, used when the settings have none."""
     return Path(settings.VAR_DIR) / "signing-key"
 
 
 def retired_file() -> Path:
-    """The file of retired public keys, one per line. Their earlier signatures stay valid."""
+    """Return the path of the retired public keys, one per line. Their earlier signatures stay valid."""
     return Path(settings.VAR_DIR) / "signing-key.retired"
 
 

@@ -80,7 +80,7 @@ def edit_receiver(
         receiver = _locked(receiver, expected)
         before = receiver_fields(receiver)
         if changes.get("enabled") is False and receiver.enabled:
-            reasons.demand(actor, reason, f"{receiver.name} would receive nothing any more")
+            reasons.demand(actor, reason, f"This stops all messages to {receiver.name}")
         if (address := changes.pop("address", None)) is not None:
             _set_address(receiver, address)
         for name, value in changes.items():
@@ -135,7 +135,7 @@ def send_test(receiver: Receiver, *, actor: Actor, reason: str = "") -> Delivery
 
 
 def send_again(delivery: Delivery, *, actor: Actor, reason: str = "") -> Delivery:
-    """Restart a delivery that was given up, with all its attempts. It keeps its `webhook-id`, so it counts once."""
+    """Restart a delivery that was given up, with a new series of attempts and the same `webhook-id`."""
     with transaction.atomic():
         receiver = _locked(delivery.receiver, None)
         dead = Delivery.objects.filter(pk=delivery.pk, state=Delivery.State.DEAD)
@@ -235,7 +235,7 @@ def _set_address(receiver: Receiver, address: str) -> None:
 
 def _mail_address(address: str) -> str:
     if not settings.EMAIL_HOST_SET:
-        raise _invalid("kind", "mail cannot be sent: EMAIL_URL is not set")
+        raise _invalid("kind", "cannot be email, because EMAIL_URL is not set")
     try:
         validate_email(address)
     except ValidationError:
@@ -251,9 +251,9 @@ def _refuse_bad_fields(
     if hidden := hidden_character(name):
         raise _invalid("name", f"contains an invisible character ({hidden})")
     if unknown := sorted(set(events) - set(_TYPES)):
-        raise _invalid("events", f"there is no {', '.join(unknown)}; there are {', '.join(_TYPES)}")
+        raise _invalid("events", f"must be among {', '.join(_TYPES)}, not {', '.join(unknown)}")
     if bad := [name for name in environments if not is_slug(name)]:
-        raise _invalid("environments", f"{', '.join(bad)} is not an environment's name")
+        raise _invalid("environments", f"must be names of environments, not {', '.join(bad)}")
 
 
 _TYPES = events.TYPES

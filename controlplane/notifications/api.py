@@ -235,7 +235,7 @@ class DeliveryView(DeliveryBase):
 class SendAgainView(DeliveryBase):
     @extend_schema(request=TellingInput, responses={202: DeliverySerializer})
     def post(self, request: Request, pk: UUID) -> Response:
-        """Resend a delivery that was given up, with all its attempts."""
+        """Resend a delivery that was given up, with a new series of attempts."""
         reason = self.validated(TellingInput)["reason"]
         again = actions.send_again(self.delivery(pk), actor=self.actor, reason=reason)
         return Response(DeliverySerializer(again).data, status=202)
@@ -268,7 +268,7 @@ class ReviewView(ApiView):
 
 
 def visible_break_glass(principal: Principal) -> QuerySet[BreakGlass]:
-    """Return those in environments that the caller may see, and those without an environment."""
+    """Return the uses of break-glass in environments that the caller may see, and those without an environment."""
     names = permissions.visible_environments(principal)
     rows = BreakGlass.objects.all()
     return rows if names is None else rows.filter(environment__in=["", *names])

@@ -31,15 +31,15 @@ def register() -> None:
     sentences.register("receiver", _receiver_names)
     sentences.register("break_glass", _uses_of_break_glass)
     subjects.register(subjects.by_target("receiver", _receivers))
-    subjects.register(subjects.Subject("break-glass", _said_of_break_glass, _break_glass))
-    subjects.register(subjects.Subject("review", _said_of_reviews, _reviews))
+    subjects.register(subjects.Subject("break-glass", _described_break_glass, _break_glass))
+    subjects.register(subjects.Subject("review", _described_reviews, _reviews))
 
 
 def _receivers() -> Rows:
     return ((str(row.pk), receiver_fields(row)) for row in Receiver.objects.order_by("pk").iterator())
 
 
-def _said_of_break_glass(body: Mapping[str, Any]) -> Iterable[subjects.Said]:
+def _described_break_glass(body: Mapping[str, Any]) -> Iterable[subjects.Said]:
     """Describe the break-glass rows that must exist: deleting one would also remove its banner."""
     if body["action"].endswith(".break_glass"):
         kept = log.columns(body)
@@ -54,7 +54,7 @@ def _break_glass() -> Rows:
         yield f"of entry {row.pop('entry')}", row
 
 
-def _said_of_reviews(body: Mapping[str, Any]) -> Iterable[subjects.Said]:
+def _described_reviews(body: Mapping[str, Any]) -> Iterable[subjects.Said]:
     """Describe the reviews that must exist. A banner removed by hand in the database has no review entry."""
     if body["action"] == "break_glass.review":
         yield body["target"]["id"], {"reviewed_by": body["actor"]["label"]}

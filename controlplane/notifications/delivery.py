@@ -127,7 +127,7 @@ def _keep(delivery: Delivery, outcome: Outcome) -> None:
     pause = _pause(delivery, outcome)
     if pause is None:
         mine.update(state=Delivery.State.DEAD, **values)
-        log.warning("a notification to %s was given up: %s", delivery.receiver, outcome.answer)
+        log.warning("gave up delivering a notification to %s: %s", delivery.receiver, outcome.answer)
     else:
         mine.update(due_at=now + pause, **values)
     rest = timedelta(seconds=PAUSES[min(delivery.receiver.failures, 3)])

@@ -12,17 +12,17 @@ from controlplane.core.schedule import ENGINE
 from controlplane.notifications import delivery, events, outbox
 
 log = logging.getLogger(__name__)
-LOOKS_EVERY_S = 10.0
+CHECKED_EVERY_S = 10.0
 DEAD_AFTER_S = 3 * heartbeats.DEAD_AFTER_S  # long enough that a restart of the workers is not reported
 
 
 def watch_engine(stopping: threading.Event) -> None:
     """Check the engine until told to stop. After an error, the runner starts it again."""
-    while not stopping.wait(LOOKS_EVERY_S):
-        look()
+    while not stopping.wait(CHECKED_EVERY_S):
+        check_engine()
 
 
-def look() -> bool:
+def check_engine() -> bool:
     """Report a dead engine once per failure. Return whether it is dead.
 
     An engine that never swept was never started; `/readyz` reports that.

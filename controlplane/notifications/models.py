@@ -127,5 +127,5 @@ class BreakGlass(models.Model):
 
     @property
     def what(self) -> str:
-        """The action as readable text."""
+        """Return the action as readable text."""
         return _BREAK_GLASS.get(self.action, self.action.partition(".")[0].replace("_", " "))

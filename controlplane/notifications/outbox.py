@@ -1,7 +1,7 @@
 """Writes notifications in the transaction of the change they report (transactional outbox). Sends nothing.
 
-A change that is rolled back is not reported, and one that was committed is, whenever the process dies. The audit log
-calls `tell_of_entry` with each entry, and `tell_of_checkpoint` with each checkpoint.
+A change that is rolled back is never reported, and a committed one always is, even if the process dies in between. The
+audit log calls `tell_of_entry` with each entry, and `tell_of_checkpoint` with each checkpoint.
 """
 
 import json

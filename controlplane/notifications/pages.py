@@ -89,7 +89,9 @@ class ReceiverEditForm(ReceiverForm):
         if self._secret:
             self.initial["address"] = ""
             self.fields["address"].required = False
-            self.fields["address"].help_text = f"It is {receiver.address}. Leave empty to keep it."
+            self.fields[
+                "address"
+            ].help_text = f"The current address is {receiver.address}. Leave empty to keep it."
 
     def clean_address(self) -> str | None:
         return self.cleaned_data["address"] or None
@@ -107,11 +109,11 @@ class RotateForm(TellingForm):
 @console_view("GET")
 def receivers(request: HttpRequest) -> HttpResponse:
     must(request, Role.ADMIN, "")
-    waiting = Delivery.objects.filter(state=Delivery.State.DEAD).count()
+    dead = Delivery.objects.filter(state=Delivery.State.DEAD).count()
     listed = [
         (each, [events.TYPES.get(type_, type_) for type_ in each.events]) for each in Receiver.objects.all()
     ]
-    context = {"receivers": listed, "dead": waiting}
+    context = {"receivers": listed, "dead": dead}
     return page(request, "notifications/receivers.html", context, title="Notifications")
 
 
@@ -225,7 +227,7 @@ def review(request: HttpRequest, pk: UUID) -> HttpResponse:
 
 
 def open_break_glass(request: HttpRequest) -> dict[str, Any]:
-    """The unreviewed break-glass that every page shows: the newest one, and how many more there are."""
+    """Return the unreviewed break-glass that every page shows: the newest one, and how many more there are."""
     if not request.user.is_authenticated or not may(request, Role.VIEWER, permissions.ANYWHERE):
         return {}
     opened = _visible(request).filter(reviewed_at=None)

@@ -165,7 +165,7 @@ def check_https(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         return []
     return [
         Warning(
-            "People log in, and keys travel, over plain HTTP.",
+            "People log in, and keys are sent, over plain HTTP.",
             hint="Put TLS in front and set HTTPS=on, which enables secure cookies, HSTS and the redirect.",
             id="pointsman.W002",
         )

@@ -1,7 +1,7 @@
 """The data plane in front of Django: routing, keys, limits, probes. Without Django's request cycle and DRF.
 
-Thousands of routers poll. A Django view costs 20 to 100 times as much as answering them from memory. Requests outside
-/router/v1 that are no probes are passed on to the application behind.
+Thousands of routers poll. A Django view costs 20 to 100 times as much as answering them from memory. The gateway
+answers /router/v1, OFREP evaluations and probes itself, and passes all other requests on to Django.
 """
 
 import asyncio
@@ -74,7 +74,7 @@ class Gateway:
         self._fleet_writer = FleetWriter(self._fleet)
         self.health = Health(
             {
-                "watcher": self._watcher.looked_ago,
+                "watcher": self._watcher.polled_ago,
                 "keys": self._watcher.keys_read_ago,
                 "fleet_writer": self._fleet_writer.age,
                 "ingest": self.ingest.age,
@@ -87,7 +87,7 @@ class Gateway:
         }
         self._figures: ProcessFigures | None = None
 
-    # --- life -----------------------------------------------------------------------------------------
+    # --- start, stop -----------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Start the threads that read the database. Return after everything was read once, or after ten seconds."""
@@ -103,7 +103,7 @@ class Gateway:
         self._figures = ProcessFigures(answered, self.snapshots, self.ingest, self._fleet, self._watcher)
         REGISTRY.register(self._figures)
         deadline = asyncio.get_running_loop().time() + START_S
-        while not self._watcher.looked or clock.running.now() is None:
+        while not self._watcher.polled or clock.running.now() is None:
             if asyncio.get_running_loop().time() > deadline:
                 log.warning("the database has not answered yet; routers get 503 until it does")
                 return
@@ -125,7 +125,7 @@ class Gateway:
     @property
     def ready(self) -> bool:
         """Whether everything was read once and the process is not shutting down."""
-        return self._watcher.looked and not self.snapshots.draining
+        return self._watcher.polled and not self.snapshots.draining
 
     # --- requests -------------------------------------------------------------------------------------
 
@@ -198,7 +198,7 @@ class Gateway:
         self, authorization: bytes | None, endpoint: Endpoint | None, request: Request
     ) -> Reply:
         """Answer a request whose key was created after the keys were last read."""
-        if not self._watcher.looked:
+        if not self._watcher.polled:
             raise Unavailable("The keys have not been read yet.", retry_after=1)
         await self._watcher.keys_read()
         request.caller = self._keyring.router(authorization)

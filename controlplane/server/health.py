@@ -3,9 +3,9 @@
 /healthz   the event loop runs. Checks nothing else, so that no process is restarted because the database is away.
 /readyz    200, or 503 with the failed checks. `?exclude=engine` ignores a check: use it for a load balancer, since a
            stopped engine is no reason to take every gateway out of service.
-/metrics   Prometheus text: metrics of this process and of the audit log. Meant for an internal network.
+/metrics   Prometheus text: metrics of this process and of the database. Meant for an internal network.
 
-A thread makes the slow checks. A response shows the last results, and how long a check has had none.
+A thread runs the slow checks. A response shows their last results, and how long a check has had none.
 """
 
 import time
@@ -25,7 +25,7 @@ from controlplane.core.program import command
 from controlplane.core.threads import LoopThread
 from controlplane.web.replies import Reply, json_reply
 
-LOOK_S = 2.0
+CHECK_S = 2.0
 SELDOM_S = 60.0  # interval of checks whose result changes only with a deployment
 UNSEEN_S = 30.0  # a check without a result for this long counts as failed
 INFORMATIVE = frozenset({"redis"})  # reported but not required: without Redis, processes poll the database
@@ -38,12 +38,12 @@ class Check:
     """One check. `run` returns what is wrong, or "" if nothing is, and raises if it cannot tell."""
 
     run: Callable[[], str]
-    every: float = LOOK_S
+    every: float = CHECK_S
     seen_at: float | None = None  # monotonic time of the last result
     wrong: str = ""
     error: str = "no answer yet"  # why the last attempt gave no result
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         seen_now = self.seen_at is not None and time.monotonic() - self.seen_at < self.every
         if seen_now and not self.wrong and not self.error:
             return
@@ -60,13 +60,14 @@ class Check:
             return self.error
         unseen = time.monotonic() - self.seen_at - self.every
         if unseen > UNSEEN_S:
-            return f"no answer for {unseen:.0f} s ({self.error or 'the last look does not end'})"
+            return f"no answer for {unseen:.0f} s ({self.error or 'the last check has not ended'})"
         return self.wrong or "ok"
 
 
 class Health(LoopThread):
-    """Runs the checks, one thread per process. `ages` maps other threads to the seconds since they last worked, or
-    None before they start."""
+    """The thread that runs the checks, one per process.
+
+    `ages` maps other threads to the seconds since they last worked, or None before they start."""
 
     def __init__(self, ages: Mapping[str, Callable[[], float | None]]) -> None:
         super().__init__("health")
@@ -82,9 +83,9 @@ class Health(LoopThread):
 
     def round(self) -> float:
         for check in self._checks.values():
-            check.look()
-        figures.look()
-        return LOOK_S
+            check.refresh()
+        figures.refresh()
+        return CHECK_S
 
     # --- the answers ----------------------------------------------------------------------------------
 
@@ -93,9 +94,9 @@ class Health(LoopThread):
 
     def readiness(self, excluded: Collection[str] = ()) -> Reply:
         found = {name: check.outcome() for name, check in self._checks.items()}
-        found |= {name: _stands(age()) for name, age in self._ages.items()}
-        told = INFORMATIVE.union(excluded)
-        ready = all(outcome == "ok" for name, outcome in found.items() if name not in told)
+        found |= {name: _freshness(age()) for name, age in self._ages.items()}
+        ignored = INFORMATIVE.union(excluded)
+        ready = all(outcome == "ok" for name, outcome in found.items() if name not in ignored)
         document = {"ready": ready, "checks": found}
         headers = () if ready else ((b"retry-after", b"2"),)
         return json_reply(200 if ready else 503, document, (b"cache-control", b"no-store"), *headers)
@@ -106,7 +107,7 @@ class Health(LoopThread):
         return Reply(200, [(b"content-type", CONTENT_TYPE_LATEST.encode()), length], body)
 
 
-def _stands(age: float | None) -> str:
+def _freshness(age: float | None) -> str:
     if age is None:
         return "not started yet"
     return "ok" if age <= UNSEEN_S else f"has not worked for {age:.0f} s"
@@ -143,7 +144,7 @@ def _redis() -> str:
 def _engine() -> str:
     age = heartbeats.engine_age()
     if age is None:
-        return "no sweep has ended yet: does the embedded runner, or a worker with beat, run?"
+        return "no sweep has ended yet: check that the embedded runner, or a worker and beat, is running"
     return f"the last sweep ended {age:.0f} s ago" if age > heartbeats.DEAD_AFTER_S else ""
 
 

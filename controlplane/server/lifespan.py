@@ -33,7 +33,7 @@ def _follow_nudges(stopping: threading.Event) -> None:
     nudges.run(tasks.evaluate, stopping)
 
 
-def _hand_on_nudges(stopping: threading.Event) -> None:
+def _forward_nudges(stopping: threading.Event) -> None:
     nudges.run(tasks.evaluate_later, stopping)
 
 
@@ -49,8 +49,8 @@ def _publish_later(stopping: threading.Event) -> None:
 def _spare_the_garbage_collector() -> None:
     """Import every page's code now, and exclude all loaded objects from garbage collection.
 
-    Otherwise each full collection would walk them, some 100 ms in which no router is answered. And a batch of outcomes
-    is a thousand objects: at the default threshold the collector takes a third of ingest's time.
+    Otherwise each full collection would walk them, and no router would be answered for some 100 ms. Besides, a batch of
+    outcomes is a thousand objects: at the default threshold the collector takes a third of ingest's time.
     """
     _ = get_resolver().url_patterns  # accessing it imports the views
     gc.collect()
@@ -65,7 +65,7 @@ class Lifespan:
         if settings.EMBEDDED_RUNNER:
             self._runner = periodic.Runner(watch=[_follow_nudges, _publish, watch_engine])
         else:  # the workers run the jobs, and evaluate what is received here
-            self._runner = periodic.Runner(table=(), watch=[_hand_on_nudges, _publish_later, watch_engine])
+            self._runner = periodic.Runner(table=(), watch=[_forward_nudges, _publish_later, watch_engine])
         self._companions: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> None:

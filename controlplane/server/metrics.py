@@ -73,7 +73,7 @@ class ProcessFigures(Collector):
             (
                 "snapshot_look_age_seconds",
                 "Seconds since the database was last polled",
-                self.watcher.looked_ago(),
+                self.watcher.polled_ago(),
             ),
             (
                 "keys_age_seconds",

@@ -43,8 +43,8 @@ async def end_with_parent(drain: Callable[[], None]) -> None:
 async def give_up_on_silent_clients() -> None:
     """Set TCP_USER_TIMEOUT (RFC 5482) on the listening sockets; accepted connections inherit it.
 
-    The server opens the sockets after the application starts, and has no setting for the option, so they are searched
-    for. Linux only: other systems have neither the option nor /proc.
+    The server opens the sockets after the application starts, and has no setting for the option, so this searches for
+    them. Linux only: other systems have neither the option nor /proc.
     """
     if not hasattr(socket, "TCP_USER_TIMEOUT"):
         return

@@ -148,7 +148,7 @@ class ApiView(APIView):
         super().initial(request, *args, **kwargs)
         if self.is_agent and request.method not in refused_writes.SAFE and not self.open_to_agents:
             raise NotForAgents(
-                "An agent's key may read, check, propose, pause and roll back. Only a person may do this."
+                "An agent's key may read, check, propose, pause and roll back. For this, use a session or another key."
             )
         permissions.require_role(self.actor, Role.VIEWER, permissions.ANYWHERE)
         strict.refuse_unknown_parameters(request.query_params, self._known_queries())

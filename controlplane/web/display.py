@@ -27,7 +27,7 @@ THIN = "\N{NARROW NO-BREAK SPACE}"
 # (seconds, unit), largest first
 _UNITS = ((86_400, "day"), (3_600, "h"), (60, "min"), (1, "s"))
 
-# The look of a state, verdict or outcome: good, bad, warn, live, quiet.
+# The tone of a state, verdict or outcome: good, bad, warn, live, quiet.
 _TONES = {
     "running": "live", "completed": "good", "rolling_back": "bad", "rolled_back": "bad", "aborted": "bad",
     "rejected": "bad", "paused": "warn", "awaiting_approval": "warn", "scheduled": "live",
@@ -51,7 +51,7 @@ def money(nusd: float | None) -> str:
 
 @register.filter
 def percent(fraction: float | None, places: int = 1) -> str:
-    """0.943 → 94.3 %"""
+    """Format a fraction as a percentage: 0.943 → 94.3 %"""
     if fraction is None:
         return NONE
     if abs(fraction) > _MOST:
@@ -140,12 +140,12 @@ def tone(code: Any) -> str:
 
 @register.filter
 def points(difference: float) -> str:
-    """-0.021 → −2.1 points"""
+    """Format a difference of two fractions: -0.021 → −2.1 points"""
     return signed(f"{abs(difference) * 100:.1f}{THIN}points", round(difference, 3))
 
 
 def p_value(p: float) -> str:
-    """A test never gives exactly 0, although the figure may be too small to store."""
+    """Format a p-value. It is never exactly 0, although the figure may be too small to store."""
     return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
 
 
@@ -157,13 +157,13 @@ def signed(text: str, value: float) -> str:
 
 @register.filter
 def plural(number: int, word: str) -> str:
-    """3 → 3 routers"""
+    """Format a number with its noun: 3 → 3 routers"""
     return f"{count(number)} {plural_of(number, word)}"
 
 
 @register.filter
 def milliseconds(number: float | None) -> str:
-    """812 → 812 ms, 10000 → 10 s"""
+    """Format a duration in milliseconds: 812 → 812 ms, 10000 → 10 s"""
     if number is None:
         return NONE
     return f"{number / 1000:g}{THIN}s" if number >= 1000 else f"{number:.0f}{THIN}ms"

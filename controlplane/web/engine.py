@@ -8,7 +8,7 @@ from controlplane.core import heartbeats
 
 @dataclass(frozen=True, slots=True)
 class EngineSeen:
-    """`at` is when the last sweep ended; None if it never did or a wrong clock wrote the time."""
+    """`at` is when the last sweep ended; None if none has ended yet, or a wrong clock wrote the time."""
 
     at: datetime | None
     dead: bool

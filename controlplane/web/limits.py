@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 MINUTE = 60
 SIGN_INS = ("/console/login/", "/console/account/", "/console/invitation/")
 LIMITED = Counter("pointsman_limited", "Requests refused because their address sent too many", ["door"])
-_SAID_EVERY_S = 60.0
-_said_at = -math.inf
+_WARN_EVERY_S = 60.0
+_warned_at = -math.inf  # monotonic time of the last warning
 
 
 def limit_by_address(
@@ -63,7 +63,7 @@ def seconds_to_wait(door: str, address: str, limit: int) -> int:
     try:
         here, before = _count(door, _counted(address), int(minute))
     except Exception as error:  # a broken cache must not lock everybody out
-        _say(error)
+        _warn(error)
         return 0
     weighted = here + before * (1 - elapsed / MINUTE)
     return 0 if weighted <= limit else max(1, math.ceil(MINUTE - elapsed))
@@ -88,8 +88,8 @@ def _counted(address: str) -> str:
     return str(mapped) if mapped else str(ipaddress.ip_network((found, 64), strict=False).network_address)
 
 
-def _say(error: Exception) -> None:
-    global _said_at
-    if time.monotonic() - _said_at > _SAID_EVERY_S:
-        _said_at = time.monotonic()
+def _warn(error: Exception) -> None:
+    global _warned_at
+    if time.monotonic() - _warned_at > _WARN_EVERY_S:
+        _warned_at = time.monotonic()
         log.warning("the cache cannot count requests, so there is no rate limit (%s)", type(error).__name__)

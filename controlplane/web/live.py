@@ -39,8 +39,8 @@ def rendered(
 
 
 def _part(name: str, text: str) -> SafeString:
-    said = _TOKENS.sub("", _TIMES.sub(r"\1\2", text))
-    tag = hashlib.sha256(said.encode()).hexdigest()[:16]
+    lasting = _TOKENS.sub("", _TIMES.sub(r"\1\2", text))
+    tag = hashlib.sha256(lasting.encode()).hexdigest()[:16]
     safe = mark_safe(text)  # noqa: S308 — a template's text, escaped there  # nosec B308 B703
     return format_html('<div class="pm-part" data-part="{}" data-tag="{}">{}</div>', name, tag, safe)
 

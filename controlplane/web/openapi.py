@@ -168,8 +168,8 @@ def _say_what_may_be_missing(field: Any) -> None:
 
 
 def finished(result: dict[str, Any], generator: Any, **options: Any) -> dict[str, Any]:
-    """Name the enumerations, and say `additionalProperties: false` in each schema that only request bodies use.
-    Answers may get new members."""
+    """Name the enumerations, and set `additionalProperties: false` in each schema that only request bodies use.
+    Responses may get new members."""
     result = postprocess_schema_enums(result, generator, **options)  # type: ignore[no-untyped-call]
     schemas = result["components"]["schemas"]
     operations = [one for methods in result["paths"].values() for one in methods.values()]

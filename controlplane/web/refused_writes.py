@@ -1,4 +1,4 @@
-"""Records in the audit log a write that is refused before its action runs (a missing role, a gate)."""
+"""Records writes that are refused before their action runs, by a role check or a selector, in the audit log."""
 
 import logging
 from collections.abc import Callable, Mapping

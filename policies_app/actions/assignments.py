@@ -37,7 +37,7 @@ def serve_first(
                 f"{environment.name} already serves {workload.name}; propose a rollout to move it to "
                 f"version {version.number}."
             )
-        guarded = _refuse_one_alone(environment, version, approvals, break_glass)
+        guarded = _require_second_person(environment, version, approvals, break_glass)
         assignment = Assignment(
             environment=environment,
             workload=workload,
@@ -59,7 +59,7 @@ def serve_first(
     return assignment
 
 
-def _refuse_one_alone(
+def _require_second_person(
     environment: Environment, version: PolicyVersion, approvals: Any, break_glass: bool
 ) -> bool:
     """Return whether the environment requires four eyes. Raises `ApprovalMissing` without an approval or break-glass.

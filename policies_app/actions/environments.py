@@ -33,7 +33,7 @@ def edit_environment(
     Turning four eyes off requires another person's approval (`change_requests`) or break-glass.
     """
 
-    def refuse_one_alone(environment: Environment) -> None:
+    def check(environment: Environment) -> None:
         now, until = clock.now(), environment.frozen_until
         ends, begins = (
             changes.get(name, getattr(environment, name)) for name in ("frozen_until", "frozen_from")
@@ -54,7 +54,7 @@ def edit_environment(
         expected=expected,
         actor=actor,
         reason=reason,
-        guard=refuse_one_alone,
+        guard=check,
         kept={"evidence": evidence, "approvals": approvals},
     )
 

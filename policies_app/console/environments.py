@@ -71,7 +71,7 @@ def freeze(request: HttpRequest, name: str) -> HttpResponse:
     if frozen := attempt(request, form, _freeze, environment):
         begins = "is frozen now" if frozen.is_frozen(clock.now()) else "will be frozen"
         return done(request, f"{name} {begins}. It ends automatically.", to=_listed())
-    about = "Nothing starts or advances in a freeze. Pause, rollback and pin work as always."
+    about = "During a freeze, nothing starts or advances. Pause, rollback and pin still work."
     title, button = f"Freeze {name}", "Freeze it"
     context = {"heading": title, "about": about, "button": button, "form": form, "back": _listed()}
     return page(request, "console/sheet.html", context, title=title, crumbs=_trail(), status=status_of(form))

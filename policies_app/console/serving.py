@@ -19,8 +19,8 @@ def serve(request: HttpRequest, name: str, environment: str) -> HttpResponse:
     workload = workload_for(request, name)
     place = environment_for(request, environment, role=Role.OPERATOR)
     form = ServeForm(workload.versions.all(), request.POST or None, four_eyes=place.four_eyes)
-    if said := attempt(request, form, _serve_or_ask, place):
-        return done(request, said, to=address_of(workload))
+    if message := attempt(request, form, _serve_or_ask, place):
+        return done(request, message, to=address_of(workload))
     context = {"heading": f"Serve {workload.name} in {place.name}", "button": "Serve it"}
     context["about"] = (
         "Routers get this version with their next poll. Every later version requires a rollout."

@@ -128,7 +128,7 @@ class EnvironmentForm(VersionedForm):
         help_texts = {
             "name": "Letters, digits, hyphens and underscores. Used in addresses and keys.",
             "four_eyes": "A rollout and a first version here need another person's approval.",
-            "poll_interval_ms": "How often routers ask; a long poll answers at once. At least 200.",
+            "poll_interval_ms": "How often routers poll. Long polls are answered at once after a change. Minimum: 200.",
         }
 
     field_order = ["name", "description", "four_eyes", "poll_interval_ms", "reason"]

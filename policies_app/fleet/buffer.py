@@ -1,7 +1,7 @@
 """What a gateway process has heard from its routers, buffered in memory until the `FleetWriter` stores it.
 
 A router is due to be written when something about it changed, and otherwise every `REWRITTEN_AFTER_S`: a quiet fleet
-costs the database one row per router and half a minute, at any poll interval.
+costs the database one row per router in that time, at any poll interval.
 """
 
 import math
@@ -125,7 +125,7 @@ class FleetBuffer:
         """Empty the buffer and return the routers that are due to be written."""
         with self._lock:
             heard, self._heard = self._heard, {}
-        return {router: said for router, said in heard.items() if self._is_due(router, said, now)}
+        return {router: each for router, each in heard.items() if self._is_due(router, each, now)}
 
     def take_used_keys(self, now: float) -> list[int]:
         """Return the keys whose use is due to be written, in order."""
@@ -156,6 +156,6 @@ class FleetBuffer:
         client, tag, at = self._written.get(router, _NEVER)
         if heard.client != client or (heard.tag is not None and heard.tag != tag):
             return True
-        said = heard.refusals or heard.left or heard.clock_ahead_s is not None
+        urgent = heard.refusals or heard.left or heard.clock_ahead_s is not None
         # Each ack is written, because its age matters.
-        return heard.ack is not None or bool(said) or now - at > REWRITTEN_AFTER_S
+        return heard.ack is not None or bool(urgent) or now - at > REWRITTEN_AFTER_S

@@ -15,15 +15,15 @@ def tell() -> int:
     if not Router.objects.exclude(rejected={}).exists():
         return 0
     day = f"{clock.now():%Y-%m-%d}"
-    told = 0
+    new = 0
     for environment in Environment.objects.order_by("pk"):
         refused: dict[tuple[str, str], list[Refusal]] = defaultdict(list)
         for refusal in read_fleet(environment).rejected:
             refused[refusal.workload, refusal.digest].append(refusal)
         for (workload, digest), refusals in refused.items():
             key = f"{events.REJECTED} {environment.pk} {digest} {day}"
-            told += _tell(environment.name, workload, refusals, key)
-    return told
+            new += _tell(environment.name, workload, refusals, key)
+    return new
 
 
 def _tell(environment: str, workload: str, refusals: list[Refusal], key: str) -> bool:

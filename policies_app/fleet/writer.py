@@ -88,10 +88,10 @@ def _upsert(heard: dict[RouterId, HeardRouter], stamp: Stamp) -> None:
     before = _rejections(router for router in routers if heard[router].refusals)
     rows: dict[tuple[str, ...], list[Router]] = defaultdict(list)
     for router in routers:
-        said, at = heard[router], stamp(heard[router].at)
-        columns = _columns(said, at, stamp)
-        if said.refusals:
-            stamped = {name: refusal | {"at": at.isoformat()} for name, refusal in said.refusals.items()}
+        latest, at = heard[router], stamp(heard[router].at)
+        columns = _columns(latest, at, stamp)
+        if latest.refusals:
+            stamped = {name: refusal | {"at": at.isoformat()} for name, refusal in latest.refusals.items()}
             columns["rejected"] = before.get(router, {}) | stamped
         row = Router(environment_id=router[0], instance=router[1], first_polled_at=at, **columns)
         rows[tuple(columns)].append(row)

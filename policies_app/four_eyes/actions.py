@@ -1,5 +1,5 @@
-"""Changes outside rollouts that need a second person: serving a first version, turning four eyes off, granting
-approver.
+"""Changes outside rollouts that need a second person: serving a first version, turning four eyes off, and granting a
+role that can approve (requested in `controlplane.access.actions.second_person`).
 
 If an environment requires four eyes, only these and an approved rollout put a version on its traffic. The exception is
 break-glass: one person, a reason, and a separate kind of log entry.

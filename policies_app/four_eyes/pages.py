@@ -63,7 +63,7 @@ def approve(request: HttpRequest, pk: UUID) -> HttpResponse:
     found = change_request_for(person(request), pk, role=Role.APPROVER)
     form = ApproveChangeForm(request.POST)
     if approved := attempt(request, form, approve_change, found):
-        return done(request, _said(approved), to=address_of(approved))
+        return done(request, _message(approved), to=address_of(approved))
     return _change_page(request, found, form, ReasonForm())
 
 
@@ -95,7 +95,7 @@ def four_eyes_off(request: HttpRequest, name: str) -> HttpResponse:
     context = {
         "form": form,
         "heading": title,
-        "about": "Another person must agree. Rollouts that were proposed before still need their approval.",
+        "about": "Another person must approve it. Rollouts that were proposed before still need their approval.",
         "button": "Request it",
         "back": reverse("console:fleet_of", args=[name]),
         "danger": True,
@@ -110,7 +110,7 @@ def _switch_off_or_ask(environment: Any, *, break_glass: bool, **values: Any) ->
             "console:fleet_of", args=[edited.name]
         )
     asked = request_four_eyes_off(environment, **values)
-    return "Requested. Another person must agree.", address_of(asked)
+    return "Requested. Another person must approve it.", address_of(asked)
 
 
 _TITLES = {"assignment.serve_first": "Serve a version", "membership.grant": "Give a role"}
@@ -152,7 +152,7 @@ def _shown(found: ChangeRequest) -> dict[str, str]:
     return {"expected_binding": change_requests.binding(found)}
 
 
-def _said(approved: ChangeRequest) -> str:
+def _message(approved: ChangeRequest) -> str:
     if approved.state == ChangeRequest.State.APPLIED:
         return "Approved and applied."
     return "Approved. One more approver is needed."

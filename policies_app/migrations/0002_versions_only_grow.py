@@ -1,4 +1,4 @@
-"""A policy version never changes: the database refuses to, whoever asks."""
+"""A policy version never changes: triggers in the database refuse every update and deletion."""
 
 from django.db import migrations
 

@@ -1,4 +1,4 @@
-"""A latency tolerance is what an owner declares. Workloads of before keep the 10 s that the log says they have."""
+"""A latency tolerance is null until an owner declares one. Existing workloads keep the 10 s of their audit entries."""
 
 from django.db import migrations, models
 

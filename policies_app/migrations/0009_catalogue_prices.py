@@ -10,7 +10,7 @@ PRICES = ("input", "output", "cache_read", "cache_write", "batch_input", "batch_
 
 
 def fill(apps, schema_editor):
-    """The prices that there are begin the history, and go with what is served."""
+    """Begin the price history with the current prices, and store them with each assignment."""
     model_prices = {}
     for model in apps.get_model("policies_app", "Model").objects.all():
         prices = {price: getattr(model, f"{price}_nusd_per_mtok") for price in PRICES}

@@ -66,7 +66,7 @@ def sweep() -> int:
         due = [
             header for header in cache.read_headers().values() if _is_due(header, rows.get(header.pk), now)
         ]
-        return sum(_keep(header) for header in due)
+        return sum(_publish(header) for header in due)
 
 
 def follow(sweep: Callable[[], object], stopping: threading.Event) -> None:
@@ -78,12 +78,12 @@ def follow(sweep: Callable[[], object], stopping: threading.Event) -> None:
         while not stopping.is_set():
             if _changed.wait(timeout=0.5):
                 _changed.clear()
-                _swept(sweep)
+                _try_sweep(sweep)
     finally:
         build.off_publish(_nudge)
 
 
-def _swept(sweep: Callable[[], object]) -> None:
+def _try_sweep(sweep: Callable[[], object]) -> None:
     try:
         sweep()
     except Exception:
@@ -95,7 +95,7 @@ def _nudge(environment: str, revision: int) -> None:
 
 
 def key_of(environment: str) -> str:
-    """`<prefix>/<environment>/router/v1/snapshot`"""
+    """Return the object's key: `<prefix>/<environment>/router/v1/snapshot`."""
     return "/".join(part for part in (settings.SNAPSHOT_PREFIX.strip("/"), environment, PATH) if part)
 
 
@@ -113,10 +113,10 @@ def _is_due(header: SnapshotHeader, row: Published | None, now: datetime) -> boo
     if row.retry_at is not None and now < row.retry_at <= now + timedelta(seconds=RETRY_MOST_S):
         return False
     fresh = row.checked_at is not None and now - CHECKED_AFTER < row.checked_at <= now + CLAIM
-    return _held(row) != _wanted(header) or not fresh
+    return _published(row) != _wanted(header) or not fresh
 
 
-def _held(row: Published) -> PublishedContents:
+def _published(row: Published) -> PublishedContents:
     return PublishedContents(row.address, row.epoch, row.revision, row.poll_interval_ms, row.key_id)
 
 
@@ -153,7 +153,7 @@ def _state(header: SnapshotHeader, row: Published, now: datetime) -> Publication
         header.name,
         row.revision,
         max(0.0, (now - _behind_since(header, row)).total_seconds())
-        if _held(row) != _wanted(header)
+        if _published(row) != _wanted(header)
         else 0.0,
         row.failures,
         row.error,
@@ -177,14 +177,14 @@ def _behind_since(header: SnapshotHeader, row: Published) -> datetime:
 # --- one environment ------------------------------------------------------------------------------------
 
 
-def _keep(header: SnapshotHeader) -> bool:
+def _publish(header: SnapshotHeader) -> bool:
     """Publish what is served now. Return whether that required a write."""
     claim = uuid7()
     row = _claimed(header.pk, claim)
     if row is None:
         return False  # another process is publishing it
     try:
-        done = _brought_up(header, row)
+        done = _bring_up_to_date(header, row)
     except BucketError as error:
         _failed(header.name, row, claim, str(error))
         return False
@@ -200,8 +200,8 @@ def _keep(header: SnapshotHeader) -> bool:
     now = clock.now()
     fields: dict[str, Any] = {"checked_at": now, "failures": 0, "failing_since": None, "error": ""}
     if done is not None:
-        held, tag = done
-        fields |= {**held._asdict(), "tag": tag, "published_at": now}
+        contents, tag = done
+        fields |= {**contents._asdict(), "tag": tag, "published_at": now}
     _release(row, claim, retry_at=None, **fields)
     return done is not None
 
@@ -221,25 +221,24 @@ def _release(row: Published, claim: UUID, **fields: Any) -> None:
     Published.objects.filter(pk=row.pk, claim=claim).update(claim=None, claimed_until=None, **fields)
 
 
-def _brought_up(header: SnapshotHeader, row: Published) -> tuple[PublishedContents, str] | None:
+def _bring_up_to_date(header: SnapshotHeader, row: Published) -> tuple[PublishedContents, str] | None:
     """Write the object until it is current. None if it already was, or if the environment is gone."""
     store, key = object_store.configured(), key_of(header.name)
     for _ in range(ROUNDS):
         seen = store.head(key)
-        cached = cache.read_environment(
-            header, _known.get(header.pk)
-        )  # after fetching the tag: see the module docstring
+        # After fetching the tag: see the module docstring.
+        cached = cache.read_environment(header, _known.get(header.pk))
         if cached is None:
             _known.pop(header.pk, None)
             return None
         _known[header.pk] = cached
         _refuse_older(cached.header, seen)
-        held = _wanted(cached.header)
-        if seen is not None and seen.tag == row.tag and held == _held(row):
+        wanted = _wanted(cached.header)
+        if seen is not None and seen.tag == row.tag and wanted == _published(row):
             return None
         body = build.signed_body(cached, EVERYTHING)
         try:
-            return held, store.put(key, body.plain, seen, **_parameters(body, held.revision))
+            return wanted, store.put(key, body.plain, seen, **_parameters(body, wanted.revision))
         except Overtaken:
             log.info("%s: another process wrote first; trying again", key)
     raise BucketError(f"Other processes wrote the object {ROUNDS} times in a row.")

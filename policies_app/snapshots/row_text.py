@@ -22,13 +22,13 @@ def differences(row: Assignment, prices: Prices) -> list[str]:
     """Return where the texts differ: `candidate`, `rollout.share_pcm`, `price of openai/gpt-4o-mini`."""
     stored, kept = _parsed(row.fragment), _parsed(row.prices)
     if stored is None or kept is None:
-        return ["no JSON"]
+        return ["it is not valid JSON"]
     try:
         built = json.loads(build.fragment(row))
     except (ValueError, TypeError):
-        return ["its version, which is no JSON"]
+        return ["its version, which is not valid JSON"]
     wrong = _differing(stored, built)
-    wrong += [f"price of {name}" for name, said in kept.items() if _is_other_price(said, prices.get(name))]
+    wrong += [f"price of {name}" for name, price in kept.items() if _is_other_price(price, prices.get(name))]
     return wrong
 
 
@@ -58,7 +58,7 @@ def _differing(stored: dict[str, Any], expected: dict[str, Any]) -> list[str]:
     return wrong
 
 
-def _is_other_price(said: Any, known: Mapping[str, int | None] | None) -> bool:
-    if known is None or not isinstance(said, dict):
+def _is_other_price(stored: Any, known: Mapping[str, int | None] | None) -> bool:
+    if known is None or not isinstance(stored, dict):
         return True
-    return any(name not in known or known[name] != value for name, value in said.items())
+    return any(name not in known or known[name] != value for name, value in stored.items())

@@ -133,7 +133,7 @@ class SnapshotService:
             epoch, revision = ack.epoch or header.epoch, ack.revision or 0
             self._fleet.acked(header.pk, instance, request.client(), epoch, revision)
         elif not request.caller.may_report(ack.workload or ""):
-            raise InvalidInput(f"This key knows no workload {ack.workload!r}.")
+            raise InvalidInput(f"This key may not report for the workload {ack.workload!r}.")
         else:
             self._fleet.refused(header.pk, instance, request.client(), header.revision, ack)
         return Reply(204, [])

@@ -22,8 +22,8 @@ from policies_app.snapshots.serving import SnapshotService
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 0.2
-LOOK_WITH_NOTICES_S = 2.0
+POLL_S = 0.2
+POLL_WITH_NOTICES_S = 2.0
 KEYS_S = 0.8
 KEYS_AT_MOST_S = 0.1  # shortest interval between reads requested by unknown keys
 
@@ -31,7 +31,7 @@ KEYS_AT_MOST_S = 0.1  # shortest interval between reads requested by unknown key
 class Watcher(LoopThread):
     """Polls the database, one per process. Passes each new revision to the event loop."""
 
-    retry_s = LOOK_S
+    retry_s = POLL_S
 
     def __init__(self, snapshots: SnapshotService, keyring: Keyring) -> None:
         super().__init__("watcher")
@@ -40,13 +40,13 @@ class Watcher(LoopThread):
         self._cached: SnapshotCache = {}
         self._headers: dict[str, SnapshotHeader] = {}
         self._high_water = HighWater()
-        self._told = 1  # counts possible changes
-        self._looked_for = 0  # value of `_told` at the last complete poll
+        self._reported = 1  # counts possible changes
+        self._handled = 0  # value of `_reported` at the last complete poll
         self.keys_at: float | None = None  # monotonic time of their last read
         self._key_reads = 0
         self._keys_wanted = False
         self._subscriber = notices.Subscriber(self.poke) if settings.REDIS_URL else None
-        self.looked_at: float | None = None  # monotonic time of the last complete poll
+        self.polled_at: float | None = None  # monotonic time of the last complete poll
 
     def start_on(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start polling; results are passed to this loop."""
@@ -57,13 +57,13 @@ class Watcher(LoopThread):
         self.start()
 
     @property
-    def looked(self) -> bool:
+    def polled(self) -> bool:
         """Whether everything was read once, so that the process is ready."""
-        return self.looked_at is not None
+        return self.polled_at is not None
 
-    def looked_ago(self) -> float | None:
+    def polled_ago(self) -> float | None:
         """Return the seconds since the last complete poll: the maximum age of what is served."""
-        return None if self.looked_at is None else time.monotonic() - self.looked_at
+        return None if self.polled_at is None else time.monotonic() - self.polled_at
 
     def keys_read_ago(self) -> float | None:
         """Return the seconds since the keys were last read: the maximum delay of a revocation."""
@@ -71,7 +71,7 @@ class Watcher(LoopThread):
 
     def poke(self, *_: object) -> None:
         """Poll now."""
-        self._told += 1
+        self._reported += 1
         self.wake()
 
     async def keys_read(self) -> None:
@@ -90,19 +90,19 @@ class Watcher(LoopThread):
         return super().stop(timeout)
 
     def round(self) -> float:
-        self.look()
-        return min(self._keys_due(), self._look_due())
+        self.poll()
+        return min(self._keys_due(), self._poll_due())
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Read the keys if due. Read every changed environment if that is due or a change was reported."""
         read = self._keys_due() <= 0
         if read:
             wanted, self._keys_wanted = self._keys_wanted, False
-            self._told += wanted  # the environment may be as new as its key
+            self._reported += wanted  # the environment may be as new as its key
             self._keyring.reload()
             self.keys_at = time.monotonic()
-        told = self._told
-        if told != self._looked_for or self._look_due() <= 0:
+        reported = self._reported
+        if reported != self._handled or self._poll_due() <= 0:
             headers = cache.read_headers()
             for name, header in headers.items():
                 if header != self._headers.get(name):
@@ -110,11 +110,11 @@ class Watcher(LoopThread):
             for name in self._headers.keys() - headers.keys():
                 self._take(name, None)
             self._high_water.note(environment.header for environment in self._cached.values())
-            self._looked_for, self.looked_at = told, time.monotonic()
+            self._handled, self.polled_at = reported, time.monotonic()
         if read:  # on the event loop, so that the results have arrived there first
-            self._loop.call_soon_threadsafe(self._say_keys_read)
+            self._loop.call_soon_threadsafe(self._note_keys_read)
 
-    def _say_keys_read(self) -> None:
+    def _note_keys_read(self) -> None:
         self._key_reads += 1
 
     def _keys_due(self) -> float:
@@ -124,11 +124,11 @@ class Watcher(LoopThread):
         every = KEYS_AT_MOST_S if self._keys_wanted else KEYS_S
         return self.keys_at + every - time.monotonic()
 
-    def _look_due(self) -> float:
-        if self.looked_at is None:
+    def _poll_due(self) -> float:
+        if self.polled_at is None:
             return 0
         noticed = self._subscriber is not None and self._subscriber.connected
-        return self.looked_at + (LOOK_WITH_NOTICES_S if noticed else LOOK_S) - time.monotonic()
+        return self.polled_at + (POLL_WITH_NOTICES_S if noticed else POLL_S) - time.monotonic()
 
     def _take(self, name: str, environment: CachedEnvironment | None) -> None:
         self._cached.pop(name, None)

@@ -138,7 +138,7 @@ def test_the_page_creates_a_request_if_a_second_person_is_needed() -> None:
     ben, client = person("ben"), logged_in("root")
     form: dict[str, Any] = {"role": "approver", "environment": "production", "reason": "more hands"}
     answer = client.post(f"/console/people/{ben.pk}/", form, follow=True)
-    assert "Requested. Another person must agree" in text(answer)
+    assert "Requested. Another person must approve it" in text(answer)
     assert not has_role(ben, "approver", "production")
     listed = logged_in("eva").get("/console/changes/")
     assert "Make ben approver in production" in text(listed)

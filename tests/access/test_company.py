@@ -195,7 +195,7 @@ def test_a_person_without_a_password_cannot_lock_themselves_out(client: Client) 
     client = invited()
     there_and_back(client)
     answer = client.post("/console/account/disconnect/")
-    assert "could not log in any more" in text(answer)
+    assert "could no longer log in" in text(answer)
     assert SocialAccount.objects.exists()
     refused = Entry.objects.filter(outcome="refused")
     assert list(refused.values_list("action", flat=True)) == ["provider.disconnect"]

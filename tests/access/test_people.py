@@ -90,10 +90,10 @@ def test_the_approval_of_a_deactivated_person_no_longer_counts() -> None:
 
 def test_it_reports_that_it_is_already_done() -> None:
     ann = person("ann")
-    with pytest.raises(Conflict, match="active already"):
+    with pytest.raises(Conflict, match="already active"):
         actions.activate_person(ann, actor=root(), reason="x")
     actions.deactivate_person(ann, actor=root(), reason="left")
-    with pytest.raises(Conflict, match="deactivated already"):
+    with pytest.raises(Conflict, match="already deactivated"):
         actions.deactivate_person(ann, actor=root(), reason="left")
     assert [outcome for (outcome,) in Entry.objects.order_by("seq").values_list("outcome")] == [
         "refused", "done", "refused",
@@ -210,7 +210,7 @@ def test_the_page_grants_and_withdraws_roles() -> None:
     assert again.status_code == 422 and "already" in text(again)
     held = Membership.objects.get(user=ann)
     address = f"/console/people/roles/{held.pk}/withdraw/"
-    assert "Take the role editor from ann" in text(client.get(address))
+    assert "Withdraw the role editor from ann" in text(client.get(address))
     assert client.post(address, {"reason": "moved on"}).status_code == 302
     assert client.post(address, {"reason": "moved on"}).status_code == 404
     assert done()[1:] == ["membership.grant", "membership.grant", "membership.withdraw"]

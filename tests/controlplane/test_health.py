@@ -77,8 +77,8 @@ def test_it_is_not_ready_when_its_database_has_not_answered_for_30_seconds(
         raise OperationalError("connection refused")
 
     monkeypatch.setattr(clock, "now", away)
-    now += health.LOOK_S + 0.1
-    found._checks["database"].look()
+    now += health.CHECK_S + 0.1
+    found._checks["database"].refresh()
     assert _checks(found)["database"] == "ok"  # a brief failure takes no gateway out of service
     now += 29.8
     assert _checks(found)["database"] == "ok"
@@ -92,8 +92,8 @@ def test_a_check_that_does_not_end_is_not_ready(monkeypatch: pytest.MonkeyPatch)
     now = 1_000.0
     monkeypatch.setattr(health, "time", SimpleNamespace(monotonic=lambda: now))
     found = _looked()
-    now += health.LOOK_S + health.UNSEEN_S + 1
-    assert _checks(found)["database"] == "no answer for 31 s (the last look does not end)"
+    now += health.CHECK_S + health.UNSEEN_S + 1
+    assert _checks(found)["database"] == "no answer for 31 s (the last check has not ended)"
 
 
 @pytest.mark.django_db
@@ -166,11 +166,11 @@ def test_metrics_are_prometheus_text() -> None:
 def test_a_scrape_does_not_wait_for_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
     """It also reports no old values: what was read before the database went away is dropped."""
     figures = health.AuditFigures()
-    figures.look()
+    figures.refresh()
     assert list(figures.collect()) != []
     monkeypatch.setattr(Head, "objects", None)
     with pytest.raises(AttributeError):
-        figures.look()
+        figures.refresh()
     assert list(figures.collect()) == []
 
 

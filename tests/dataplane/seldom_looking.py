@@ -9,5 +9,5 @@ if __name__ == "__main__":
     django.setup()
     from policies_app.snapshots import watcher
 
-    watcher.LOOK_WITH_NOTICES_S = 3600.0
+    watcher.POLL_WITH_NOTICES_S = 3600.0
     execute_from_command_line(sys.argv)

@@ -123,9 +123,9 @@ def test_the_watcher_survives_a_connection_cut_in_the_middle_of_a_cursor(
 
 def test_a_watcher_that_cannot_read_reports_it() -> None:
     watcher = Watcher(SnapshotService(Keyring(), FleetBuffer()), Keyring())
-    assert (watcher.looked_ago(), watcher.keys_read_ago()) == (None, None)
-    watcher.looked_at = time.monotonic() - 31
-    assert (watcher.looked_ago() or 0) >= 31
+    assert (watcher.polled_ago(), watcher.keys_read_ago()) == (None, None)
+    watcher.polled_at = time.monotonic() - 31
+    assert (watcher.polled_ago() or 0) >= 31
 
 
 # --- a proxy in front of PostgreSQL ----------------------------------------------------------------------

@@ -81,7 +81,7 @@ def _documented() -> dict[str, set[str]]:
 def test_each_metric_and_its_labels_are_documented(plane: Plane, served: Served) -> None:
     """Parsed like Prometheus does. Metrics that the client exports under the same prefix are excluded."""
     assert plane.post("/router/v1/outcomes", served.key, batch(bucket(served.assignment))).status == 202
-    database_figures.look()
+    database_figures.refresh()
     documented, seen = _documented(), set()
     text = plane.get("/metrics").body.decode()
     for family in text_string_to_metric_families(text):

@@ -16,7 +16,7 @@ class Times:
     """A watcher without a running thread, on a stopped clock. `passed` polls like the thread would."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, redis: bool) -> None:
-        self.now, self.looks, self.key_reads = 100.0, 0, 0
+        self.now, self.polls, self.key_reads = 100.0, 0, 0
         monkeypatch.setattr(watcher, "time", SimpleNamespace(monotonic=lambda: self.now))
         monkeypatch.setattr(cache, "read_headers", self._looked)
         keyring: Any = SimpleNamespace(reload=self._read)
@@ -28,17 +28,17 @@ class Times:
         if redis:
             self.subscriber = cast(Subscriber, self.watcher._subscriber)
             self.subscriber.connected = True
-        self.watcher.look()
+        self.watcher.poll()
 
     def passed(self, seconds: float) -> tuple[int, int]:
         """Return the number of polls and of key reads so far."""
         for _ in range(round(seconds * 20)):
             self.now += 0.05
-            self.watcher.look()
-        return self.looks, self.key_reads
+            self.watcher.poll()
+        return self.polls, self.key_reads
 
     def _looked(self) -> dict[str, cache.SnapshotHeader]:
-        self.looks += 1
+        self.polls += 1
         return {}
 
     def _read(self) -> None:
@@ -46,8 +46,8 @@ class Times:
 
 
 def test_it_polls_every_200_ms_without_redis(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks, key_reads = Times(monkeypatch, redis=False).passed(4)
-    assert 16 <= looks <= 21
+    polls, key_reads = Times(monkeypatch, redis=False).passed(4)
+    assert 16 <= polls <= 21
     assert 4 <= key_reads <= 6
 
 
@@ -58,8 +58,8 @@ def test_it_polls_every_two_seconds_while_notices_arrive(monkeypatch: pytest.Mon
 
 
 def test_it_reads_the_keys_more_often_than_it_polls(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks, key_reads = Times(monkeypatch, redis=True).passed(1.8)
-    assert (looks, key_reads) == (1, 3)
+    polls, key_reads = Times(monkeypatch, redis=True).passed(1.8)
+    assert (polls, key_reads) == (1, 3)
 
 
 def test_it_polls_at_once_when_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,6 +90,6 @@ def test_it_retries_what_it_was_told_while_the_database_was_away(monkeypatch: py
 
     monkeypatch.setattr(cache, "read_headers", away)
     with pytest.raises(OperationalError):
-        times.watcher.look()
+        times.watcher.poll()
     monkeypatch.setattr(cache, "read_headers", times._looked)
     assert times.passed(0.05)[0] == 2

@@ -150,16 +150,16 @@ def test_a_policy_refused_by_routers_is_reported_once_a_day(
 
 def test_a_dead_engine_is_reported_each_time_it_stops() -> None:
     Heartbeat.objects.create(job=ENGINE, at=clock.now())
-    assert not engine_watch.look()
+    assert not engine_watch.check_engine()
     for hours in (1, 2):
         Heartbeat.objects.update(at=clock.now() - timedelta(hours=hours))
-        assert engine_watch.look()
-        assert engine_watch.look()
+        assert engine_watch.check_engine()
+        assert engine_watch.check_engine()
     assert told() == [events.ENGINE_DEAD] * 2
 
 
 def test_an_engine_that_never_ran_is_not_dead() -> None:
-    assert not engine_watch.look()
+    assert not engine_watch.check_engine()
 
 
 class TestReview:

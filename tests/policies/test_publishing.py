@@ -159,7 +159,7 @@ def test_a_late_writer_changes_nothing(
             claimed_until=clock.now()
         )  # this one was held up until its claim had run out
         header = cache.read_headers()[assignment.environment.name]
-        assert publish._keep(header)
+        assert publish._publish(header)
         written.append(s3.get(place).headers["etag"])
 
     meanwhile(monkeypatch, another_process_is_faster)
@@ -178,7 +178,7 @@ def test_two_first_publications_agree(
     def another_process_is_faster() -> None:
         pin(assignment)
         Published.objects.update(claimed_until=clock.now())
-        assert publish._keep(cache.read_headers()[assignment.environment.name])
+        assert publish._publish(cache.read_headers()[assignment.environment.name])
 
     meanwhile(monkeypatch, another_process_is_faster)
     publish.sweep()
@@ -391,7 +391,7 @@ def test_a_scrape_works_without_a_database(settings: Any, monkeypatch: pytest.Mo
     monkeypatch.setattr(connection, "cursor", None)
     published = PublishedFigures()
     with pytest.raises(TypeError):
-        published.look()
+        published.refresh()
     assert list(published.collect()) == []
 
 

@@ -73,7 +73,7 @@ def test_an_unavailable_cache_refuses_nobody(monkeypatch: Any, caplog: Any) -> N
         raise ConnectionError("no route to host")
 
     monkeypatch.setattr(limits, "_count", away)
-    monkeypatch.setattr(limits, "_said_at", float("-inf"))
+    monkeypatch.setattr(limits, "_warned_at", float("-inf"))
     assert {Client().get("/api/v1/teams").status_code for _ in range(20)} == {401}
     assert caplog.text.count("there is no rate limit") == 1  # logged once a minute, not at each request
 

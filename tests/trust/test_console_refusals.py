@@ -45,7 +45,7 @@ def described(workload: Workload, **fields: Any) -> dict[str, Any]:
 def test_a_taken_workload_name_is_one_entry(served: Workload, name: str) -> None:
     answer = root().post("/console/new-workload/", described(served, name=name))
     assert answer.status_code == 422
-    assert "exists already; choose another name" in answer.content.decode()
+    assert "already exists; choose another name" in answer.content.decode()
     assert refusals() == ["workload.register"]
 
 

@@ -124,7 +124,7 @@ def take_stock() -> None:
     hand would be accepted at the next start.
     """
     with transaction.atomic():
-        if Entry.objects.filter(action=STOCK).exists() or _is_told_whole():
+        if Entry.objects.filter(action=STOCK).exists() or _is_fully_recorded():
             return
         people = {str(user.pk): person_fields(user) for user in User.objects.order_by("pk")}
         if people:
@@ -137,7 +137,7 @@ def take_stock() -> None:
             )
 
 
-def _is_told_whole() -> bool:
+def _is_fully_recorded() -> bool:
     first = Entry.objects.filter(action__in=_MADE, outcome="done").order_by("seq").values_list("body").first()
     return first is not None and any(
         change["path"] == "/password" for change in json.loads(bytes(first[0]))["diff"]

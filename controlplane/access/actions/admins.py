@@ -10,7 +10,7 @@ from controlplane.core.errors import LastAdmin
 def hold_admins() -> None:
     """Lock all full administrators until the transaction ends. This must be the first lock taken.
 
-    Two admins who remove each other at the same moment wait for each other here, so what they read afterwards stays
+    Two admins who remove each other at the same moment wait for each other here, so what each reads afterwards stays
     true.
     """
     list(_all_admins().select_for_update().order_by("pk").values_list("pk", flat=True))

@@ -145,7 +145,7 @@ def rotate_key(
             raise Conflict(f"Key {key_id} was already rotated: rotate its successor, or revoke that first.")
         # The successor lives as long as the old key did: a key of 90 days is followed by one of 90 days.
         expires_at = old.expires_at and now + (old.expires_at - old.created_at)
-        if (limit := _life_of(actor)) is not None:
+        if (limit := _expiry_of(actor)) is not None:
             expires_at = min(limit, expires_at or limit)
         successor, text = _saved(
             old.kind,
@@ -189,7 +189,7 @@ def _refuse_more_than_held(
         raise KeyLimited(
             f"This key is limited to {', '.join(key.workloads)}: choose from these for the new one."
         )
-    limit = _life_of(actor)
+    limit = _expiry_of(actor)
     if limit is not None and (expires_at is None or expires_at > limit):
         raise KeyLimited(
             f"This key expires at {limit:%Y-%m-%d %H:%M} UTC; it cannot create a key that lives longer."
@@ -199,15 +199,15 @@ def _refuse_more_than_held(
 def _roles_asked_of(actor: Actor, scopes: Sequence[str]) -> Sequence[str]:
     """Return the roles that are needed to create a key with these scopes.
 
-    An agent's key has those of three roles that its person holds, so a person needs any role. A key needs all three:
-    otherwise a key that may only read could create one that proposes in the name of the same person.
+    An agent's key has those of three roles that its person holds, so a person needs only one role of any kind. A key
+    needs all three: otherwise a key that may only read could create one that proposes for the same person.
     """
     if AGENT not in scopes:
         return scopes
     return sorted(AGENT_ROLES) if actor.kind == "key" else [Role.VIEWER]
 
 
-def _life_of(actor: Actor) -> datetime | None:
+def _expiry_of(actor: Actor) -> datetime | None:
     """Return when the acting key expires; None for a key without an expiry, and for people."""
     if actor.kind != "key":
         return None
@@ -232,7 +232,7 @@ def _refuse_bad_key(
         problems.append({"path": "scopes", "message": "a router key has none"})
     known = [scope for scope, _ in SCOPES]
     if kind == Key.Kind.ADMIN and (not scopes or not set(scopes) <= set(known)):
-        problems.append({"path": "scopes", "message": f"must be some of {', '.join(known)}"})
+        problems.append({"path": "scopes", "message": f"must be one or more of {', '.join(known)}"})
     if AGENT in scopes and set(scopes) != {AGENT}:
         problems.append(
             {"path": "scopes", "message": "`agent` must be the only scope: another one would undo its limits"}

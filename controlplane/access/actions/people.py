@@ -25,7 +25,7 @@ def deactivate_person(user: User, *, actor: Actor, reason: str) -> User:
 
     def close(locked: User) -> None:
         if not locked.is_active:
-            raise Conflict(f"{locked} is deactivated already.")
+            raise Conflict(f"{locked} is already deactivated.")
         keep_an_admin(User.objects.exclude(pk=locked.pk))
         locked.is_active = False
         locked.save(update_fields=["is_active"])
@@ -43,7 +43,7 @@ def activate_person(user: User, *, actor: Actor, reason: str) -> User:
 
     def open_again(locked: User) -> None:
         if locked.is_active:
-            raise Conflict(f"{locked} is active already.")
+            raise Conflict(f"{locked} is already active.")
         locked.is_active = True
         locked.save(update_fields=["is_active"])
 

@@ -31,7 +31,8 @@ def grant_role(
 ) -> Membership:
     """Grant a role in one environment, or (`""`) in every one. Granting it twice is a 409.
 
-    A role that can approve needs a second person if four eyes are required (`second_person`); `approvals` are theirs.
+    A role that can approve needs a second person if four eyes are required (`second_person`). `approvals` holds the
+    approvals of such a person.
     """
     if role not in Role.values:
         raise InvalidInput(f"{role!r} is not a role; there are {', '.join(Role.values)}.")
@@ -58,14 +59,14 @@ def grant_role(
 def put_role(
     user: User, role: str, environment: str, *, actor: Actor, reason: str, action: str = GRANT, **kept: Any
 ) -> Membership:
-    """Insert a role that has been decided on, inside the caller's transaction. `kept` holds further parts of the
+    """Insert a role without further checks, inside the caller's transaction. `kept` holds further parts of the
     entry."""
     try:
         with transaction.atomic():
             membership = Membership.objects.create(user=user, role=role, environment=environment)
     except IntegrityError:
         raise AlreadyExists(
-            f"{user.get_username()} is {role} in {environment or 'every environment'} already."
+            f"{user.get_username()} is already {role} in {environment or 'every environment'}."
         ) from None
     log.record(
         actor=actor,

@@ -26,7 +26,7 @@ def takes_two(role: str, environment: str, *, actor: Actor) -> bool:
     """Return whether this person may not grant this role alone."""
     if role not in APPROVING or actor.kind == SYSTEM.kind or not asks_for_four_eyes(environment):
         return False
-    return _others_who_approve(environment, actor).exists() or _one_was_taken_away(environment)
+    return _other_approvers(environment, actor).exists() or _an_approver_was_removed(environment)
 
 
 def refuse_alone(role: str, environment: str, *, actor: Actor) -> None:
@@ -44,7 +44,7 @@ def request_role(user: User, role: str, environment: str, *, actor: Actor, reaso
         raise Conflict("One person may grant this role: grant it directly.")
     if Membership.objects.filter(user=user, role=role, environment=environment).exists():
         raise AlreadyExists(
-            f"{user.get_username()} is {role} in {environment or 'every environment'} already."
+            f"{user.get_username()} is already {role} in {environment or 'every environment'}."
         )
     return change_requests.ask(
         GRANT,
@@ -56,8 +56,8 @@ def request_role(user: User, role: str, environment: str, *, actor: Actor, reaso
     )
 
 
-def _others_who_approve(environment: str, actor: Actor) -> QuerySet[User]:
-    """Return the other approvers. Deactivated ones count too: deactivating the others must not make one alone."""
+def _other_approvers(environment: str, actor: Actor) -> QuerySet[User]:
+    """Return the other approvers, including deactivated ones: deactivating them must not leave one person alone."""
     held = Membership.objects.filter(role__in=APPROVING)
     if environment:
         held = held.filter(environment__in=["", environment])
@@ -65,9 +65,9 @@ def _others_who_approve(environment: str, actor: Actor) -> QuerySet[User]:
     return others if actor.user_id is None else others.exclude(pk=int(actor.user_id))
 
 
-def _one_was_taken_away(environment: str) -> bool:
-    """Return whether an approver was ever removed. Otherwise one could remove the others' roles and then create
-    one's own approver."""
+def _an_approver_was_removed(environment: str) -> bool:
+    """Return whether an approver was ever removed. Without this, one person could remove the other approvers and then
+    create an approver alone."""
     ended = Entry.objects.filter(action="membership.withdraw", outcome="done")
     if environment:
         ended = ended.filter(environment__in=["", environment])

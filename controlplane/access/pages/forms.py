@@ -78,7 +78,8 @@ class GrantForm(WhyForm):
     break_glass = forms.BooleanField(
         required=False,
         label="Grant it now, without approval (break-glass)",
-        help_text="For approver or admin where four eyes are required: otherwise another person must agree first.",
+        help_text="Only matters for approver and admin where four eyes are required. Otherwise a second person "
+        "must approve the role first.",
     )
     field_order = ["role", "environment", "reason", "break_glass"]
 

@@ -62,7 +62,7 @@ CHANGES: dict[str, tuple[Callable[..., User], dict[str, Any]]] = {
     "withdraw-superuser": (
         actions.withdraw_superuser,
         {
-            "title": "Make {} a person like any other",
+            "title": "Withdraw the superuser rights of {}",
             "about": "They are no longer an administrator of the instance, but keep their roles.",
             "button": "Withdraw",
             "done": "{} is no longer an administrator of the instance.",
@@ -104,8 +104,8 @@ def person_page(request: HttpRequest, pk: int) -> HttpResponse:
     user = selectors.person_for(person(request), pk)
     places = administered(selectors.environments_administered_by(person(request)))
     form = GrantForm(places, request.POST or None)
-    if said := attempt(request, form, _grant_or_ask, user):
-        return done(request, said, to=address_of(user))
+    if message := attempt(request, form, _grant_or_ask, user):
+        return done(request, message, to=address_of(user))
     context = {
         "person": user,
         "form": form,
@@ -124,7 +124,7 @@ def _grant_or_ask(
     """Grant the role, or request it if it needs a second person. Return a message."""
     if second_person.takes_two(role, environment, actor=actor) and not break_glass:
         actions.request_role(user, role, environment, actor=actor, reason=reason)
-        return "Requested. Another person must agree: see Changes."
+        return "Requested. Another person must approve it: see Changes."
     actions.grant_role(user, role, environment, actor=actor, reason=reason, break_glass=break_glass)
     return f"{user} now has the role."
 
@@ -138,13 +138,13 @@ def withdraw(request: HttpRequest, pk: int) -> HttpResponse:
     form = WhyForm(request.POST or None)
     if attempt(request, form, _withdraw, found):
         return done(request, f"{found.user} is no longer {found.role}.", to=address_of(found.user))
-    said = {
-        "title": f"Take the role {found.role} from {found.user}",
+    texts = {
+        "title": f"Withdraw the role {found.role} from {found.user}",
         "about": f"In {found.environment or 'every environment'}, from their next request on.",
         "button": "Withdraw",
         "danger": True,
     }
-    return _sheet(request, form, said, found.user)
+    return _sheet(request, form, texts, found.user)
 
 
 def _withdraw(membership: Membership, **values: Any) -> bool:
@@ -158,18 +158,18 @@ def change_person(request: HttpRequest, pk: int, change: str) -> HttpResponse:
     user = selectors.person_for(person(request), pk)
     if change not in CHANGES:
         raise NotFound("There is no such page.")
-    action, said = CHANGES[change]
+    action, texts = CHANGES[change]
     form = WhyForm(request.POST or None)
     if attempt(request, form, action, user):
-        return done(request, said["done"].format(user), to=address_of(user))
-    return _sheet(request, form, said | {"title": said["title"].format(user)}, user)
+        return done(request, texts["done"].format(user), to=address_of(user))
+    return _sheet(request, form, texts | {"title": texts["title"].format(user)}, user)
 
 
-def _sheet(request: HttpRequest, form: forms.Form, said: dict[str, Any], user: User) -> HttpResponse:
-    context = {**said, "heading": said["title"], "form": form, "back": address_of(user)}
+def _sheet(request: HttpRequest, form: forms.Form, texts: dict[str, Any], user: User) -> HttpResponse:
+    context = {**texts, "heading": texts["title"], "form": form, "back": address_of(user)}
     trail = [*_trail(), (str(user), address_of(user))]
     return page(
-        request, "console/sheet.html", context, title=said["title"], crumbs=trail, status=status_of(form)
+        request, "console/sheet.html", context, title=texts["title"], crumbs=trail, status=status_of(form)
     )
 
 

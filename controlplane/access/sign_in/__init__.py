@@ -2,7 +2,7 @@
 
 hashing         at most two password hashes at once
 passwords       checks a password; a hash with outdated costs is replaced, with an entry
-throttle        settings of django-axes: the name under which failures are counted, the page of the locked out
+throttle        settings of django-axes: the name under which failures are counted, the lockout page
 adapters        hooks of django-allauth: who may sign up, and what is recorded in the audit log
 passkeys        WebAuthn, instead of the password or after it
 stored_secrets  encrypts the secrets of second factors

@@ -64,7 +64,7 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
         refuse(request, error, _person_called(credentials.get("username")))
 
     def is_reauthentication_required(self, *, app: str) -> bool:
-        """Return False for somebody who can prove their identity only through the provider they came from."""
+        """Return False for somebody who has no way to prove their identity here: they sign in only at the provider."""
         return bool(self.get_reauthentication_methods(context.request.user))
 
     def respond_user_inactive(self, request: HttpRequest, user: AbstractBaseUser) -> HttpResponse:

@@ -84,7 +84,7 @@ class CompanyAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]  # alla
     ) -> None:
         if str(error) == "cancelled":
             raise ImmediateHttpResponse(redirect("account_login"))
-        logger.warning("the identity provider did not sign somebody in (%s): %r", error, exception)
+        logger.warning("a sign-in through the identity provider failed (%s): %r", error, exception)
         raise ImmediateHttpResponse(page(request, "failed", status=502))
 
 
@@ -94,7 +94,7 @@ def _connected(request: HttpRequest, sociallogin: SocialLogin) -> HttpResponse:
     if not isinstance(user, User) or is_reauthentication_required(request, app="allauth.socialaccount"):
         messages.error(request, "Confirm that it is you first, then connect again.")
     elif sociallogin.is_existing:
-        messages.error(request, "That account is connected already, to you or to somebody else.")
+        messages.error(request, "That account is already connected, to you or to somebody else.")
     else:
         with _change(user, "provider.connect", sociallogin.account):
             sociallogin.connect(request, user)
@@ -107,7 +107,7 @@ def disconnect(user: User) -> None:
     actor, target = Actor.of_user(user), ("user", str(user.pk))
     with log.attempt(actor=actor, action="provider.disconnect", target=target):
         if not user.has_usable_password():
-            raise Conflict("You have no password: you could not log in any more.")
+            raise Conflict("You have no password, so you could no longer log in.")
         for account in SocialAccount.objects.select_for_update().filter(user=user):
             with _change(user, "provider.disconnect", account):
                 account.delete()
@@ -120,9 +120,9 @@ def _change(user: User, action: str, account: SocialAccount) -> AbstractContextM
 
 def _free_name(sociallogin: SocialLogin) -> str:
     """Return an unused name, based on the provider's data about the person."""
-    said = (sociallogin.user.username, sociallogin.user.email.partition("@")[0], sociallogin.account.uid)
+    given = (sociallogin.user.username, sociallogin.user.email.partition("@")[0], sociallogin.account.uid)
     shaped = (
-        re.sub(r"[^A-Za-z0-9._@+-]", "", str(text), flags=re.ASCII).lstrip("._@+-")[:56] for text in said
+        re.sub(r"[^A-Za-z0-9._@+-]", "", str(text), flags=re.ASCII).lstrip("._@+-")[:56] for text in given
     )
     first = next(filter(None, shaped), "person")
     found = first

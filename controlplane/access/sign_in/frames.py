@@ -1,4 +1,4 @@
-"""The console's look for django-allauth's views."""
+"""The console's layout and styles for django-allauth's views."""
 
 from typing import Any, ClassVar
 
@@ -14,14 +14,14 @@ from controlplane.core.actors import Actor
 
 
 def styled(form: forms.BaseForm) -> None:
-    """Give the fields of a foreign form the console's look."""
+    """Style the fields of a third-party form like those of the console."""
     for field in form.fields.values():
         field.widget.attrs["class"] = " ".join(BASE_INPUT_CLASSES)
         field.widget.attrs.pop("placeholder", None)
 
 
 class Framed:
-    """A view inside the console's frame, with its form in the console's look."""
+    """A view inside the console's frame, with its form styled like those of the console."""
 
     request: HttpRequest
     title = ""

@@ -58,8 +58,8 @@ class TurnOnTotpView(Sheet, totp.ActivateTOTPView):  # type: ignore[misc]
 class TurnOffTotpView(Sheet, totp.DeactivateTOTPView):  # type: ignore[misc]
     title = "Turn the authenticator app off"
     about = (
-        "Its codes stop working. Without another second factor your password alone logs you in, and the "
-        "recovery codes end."
+        "Its codes stop working. Without another second factor, your password alone logs you in, and your "
+        "recovery codes stop working."
     )
     button = "Turn off"
     danger = True
@@ -78,7 +78,7 @@ class RecoveryCodesView(Framed, recovery.ViewRecoveryCodesView):  # type: ignore
 
 class NewRecoveryCodesView(Sheet, recovery.GenerateRecoveryCodesView):  # type: ignore[misc]
     title = "New recovery codes"
-    about = "Your present codes stop working."
+    about = "Your current codes stop working."
     button = "Create new codes"
     change = "second_factor.new_recovery_codes"
 

@@ -7,7 +7,7 @@ from allauth.account.adapter import get_adapter
 
 
 class ChangePasswordForm(account.ChangePasswordForm):  # type: ignore[misc]  # allauth carries no types
-    """Checks the present password as a sign-in does: a wrong one is counted, and an entry of the audit log."""
+    """Checks the current password like a sign-in: a wrong one is counted and recorded in the audit log."""
 
     def clean_oldpassword(self) -> str:
         typed = cast("str", self.cleaned_data["oldpassword"])

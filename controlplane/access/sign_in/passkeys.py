@@ -121,7 +121,7 @@ class PasskeySheet(Sheet):
     kind = ""  # the ceremony of the script: `add`, `authenticate`
 
     def get_form(self, form_class: Any = None) -> Any:
-        """Create it only once. allauth's views create it again to show it, which would check the next challenge."""
+        """Create the form only once. allauth's views create another one to show it, which would use a new challenge."""
         if "_form" not in self.__dict__:
             self.__dict__["_form"] = super().get_form(form_class)  # type: ignore[misc]
         return self.__dict__["_form"]
@@ -145,7 +145,7 @@ class AddPasskeyView(PasskeySheet, webauthn.AddWebAuthnView):  # type: ignore[mi
 
 
 class RemovePasskeyView(Sheet, webauthn.RemoveWebAuthnView):  # type: ignore[misc]
-    about = "You can no longer log in with it. Remove it from the device, too, which keeps its copy."
+    about = "You can no longer log in with it. Remove it from the device, too: the device keeps its copy."
     button = "Remove"
     danger = True
     change = "second_factor.remove"

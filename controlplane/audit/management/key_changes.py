@@ -14,18 +14,18 @@ from controlplane.core import signing
 from controlplane.core.actors import SYSTEM
 
 NOTICED = "signing_key.noticed"
-_TOLD_BY = (NOTICED, "signing_key.rotate", "signing_key.retire")
+_NAMING_KEYS = (NOTICED, "signing_key.rotate", "signing_key.retire")
 UNKNOWN = "a key that is not here"
 
 
 def notice() -> bool:
     """Append an entry if the signing keys changed, and return whether it did. Safe to call concurrently."""
     now = [signing.id_of(signing.public_of(key)) for key in signing.private_keys()]
-    if _told() in (None, now):
+    if _recorded_keys() in (None, now):
         return False
     with transaction.atomic():
         log.locked_head()  # another process may have noticed the change at the same moment
-        told = _told()
+        told = _recorded_keys()
         if told in (None, now):
             return False
         log.record(
@@ -43,9 +43,9 @@ def _where() -> str:
     return "POINTSMAN_SIGNING_KEY" if signing.from_settings() else "the instance's file"
 
 
-def _told() -> list[str] | None:
+def _recorded_keys() -> list[str] | None:
     """Return the ids of the last keys named by the log; None if it names none."""
-    entry = Entry.objects.filter(action__in=_TOLD_BY, outcome="done").order_by("-seq").first()
+    entry = Entry.objects.filter(action__in=_NAMING_KEYS, outcome="done").order_by("-seq").first()
     if entry is not None:
         for change in json.loads(bytes(entry.body))["diff"]:
             if change["path"] == "/keys":

@@ -18,7 +18,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("username")
-        parser.add_argument("--reason", default="Made by a command on the server.")
+        parser.add_argument("--reason", default="Created by a command on the server.")
 
     def handle(self, *args: Any, username: str, reason: str, **options: Any) -> None:
         with request_context(source="command createsuperuser"), refused_in_words():

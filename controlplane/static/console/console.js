@@ -41,7 +41,8 @@ document.addEventListener("submit", async (event) => {
   const address = button?.getAttribute("formaction") || form.getAttribute("action") || location.href;
   form.setAttribute("aria-busy", "true");
   if (button) button.disabled = true;
-  // A silent server refuses nothing: say so early, but wait on, because a backtest takes its time.
+  // A server that does not answer has not refused anything: say so early, but keep waiting, because a backtest takes
+  // its time.
   const silent = setTimeout(() => say(form, "The server has not answered yet. It may still act on this form: look at the page again before you send it twice. Nothing that you typed is lost."), SILENT_AFTER_MS);
   try {
     const answer = await fetch(address, { method: "POST", body, headers: { "X-Pointsman-Form": "1" }, signal: AbortSignal.timeout(GIVE_UP_AFTER_MS) });
@@ -51,13 +52,13 @@ document.addEventListener("submit", async (event) => {
     if (to) return location.assign(to);
     if (answer.redirected && answer.ok) return location.assign(answer.url);
     if (answer.status === 401 || answer.headers.has("X-Pointsman-Stale-Form")) return say(form, "You are signed out. Sign in in a new tab, then send this form again: nothing is lost.", "Sign in", "/console/login/");
-    if (answer.status >= 500) throw new Error(`it answers ${answer.status}`);
+    if (answer.status >= 500) throw new Error(`the server answered ${answer.status}`);
     if (!(answer.headers.get("Content-Type") || "").includes("text/html")) return keep(answer);
     show(form, address, answer, await answer.text());
   } catch (error) {
     say(form, error.name === "TimeoutError"
       ? "The server did not answer. It may have acted on this form: look at the page again before you send it twice. Nothing that you typed is lost."
-      : `The server could not be reached (${error.message}). Nothing that you typed is lost: send it again.`);
+      : `The form could not be sent (${error.message}). Nothing that you typed is lost: send it again.`);
   } finally {
     clearTimeout(silent);
     form.removeAttribute("aria-busy");
@@ -83,7 +84,7 @@ function say(form, text, link, address) {
 }
 
 /* A poll or a check found that the person is signed out. Reload, which leads to the login page, unless that would lose
-   something typed: then say so, and return true. `signedIn` takes the note away after a login in another tab. */
+   something typed: then say so, and return true. `signedIn` removes the note after a login in another tab. */
 function signedOut() {
   if (![...document.querySelectorAll("main :is(input, textarea, select)")].some(isChanged)) {
     location.reload();
@@ -152,7 +153,7 @@ for (const failure of ["htmx:responseError", "htmx:sendError", "htmx:timeout"]) 
     const note = document.createElement("p");
     note.className = "pm-note pm-bad";
     note.setAttribute("role", "alert");
-    note.textContent = "The server could not be reached. ";
+    note.textContent = "This could not be loaded from the server. ";
     const link = event.detail.elt?.getAttribute?.("href");
     if (link) note.append(Object.assign(document.createElement("a"), { href: link, textContent: "Open it as a page" }));
     else if (event.detail.elt?.matches?.("form")) note.append("Nothing that you typed is lost: send it again.");

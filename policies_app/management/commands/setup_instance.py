@@ -11,7 +11,7 @@ from controlplane.core.program import command
 from policies_app import actions
 from policies_app.models import Environment
 
-# Their routers are separate; a rollout in production needs a second person.
+# Name → four eyes: a rollout in production needs a second person.
 ENVIRONMENTS = {"production": True, "staging": False}
 
 
