@@ -68,18 +68,18 @@ def _described_assignments(body: Mapping[str, Any]) -> Iterable[Said]:
     if body["action"] == "assignment.stop_serving":
         yield name, None
         return
-    told = subjects.replayed(body["diff"])
-    said = {column: told[column] for column in _SERVED if column in told}
+    diff = subjects.replayed(body["diff"])
+    values = {column: diff[column] for column in _SERVED if column in diff}
     if body["target"]["kind"] == "assignment":
-        if "pin" in told:
-            said["pin_reason"] = body["reason"] if told["pin"] else ""
-        yield name, {**said, _TEXT: _CONSISTENT}
+        if "pin" in diff:
+            values["pin_reason"] = body["reason"] if diff["pin"] else ""
+        yield name, {**values, _TEXT: _CONSISTENT}
     elif body["action"] == "rollout.mirrors":
-        yield name, said
-    elif _of_rollout(body) and {"baseline", "version"} <= told.keys():
+        yield name, values
+    elif _of_rollout(body) and {"baseline", "version"} <= diff.keys():
         # Older entries name only the versions, not how they were served.
-        yield name, {**dict.fromkeys(("mode", "share_pcm", "mirror_pcm"), subjects.UNSAID), **said}
-    elif _of_rollout(body) and told.get("revision") is not None:
+        yield name, {**dict.fromkeys(("mode", "share_pcm", "mirror_pcm"), subjects.UNSAID), **values}
+    elif _of_rollout(body) and diff.get("revision") is not None:
         yield name, dict.fromkeys(_SERVED, subjects.UNSAID)  # an entry of the first format
 
 

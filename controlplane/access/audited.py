@@ -78,8 +78,8 @@ def _accepted(entries: Sequence[Entry]) -> dict[int, str]:
 def _given(entry: Entry, diff: Sequence[Mapping[str, Any]]) -> str:
     if entry.action == "user.create":
         return " and created an account"
-    said = {change["path"]: change.get("after") for change in diff}
-    return f", with the role {said.get('/role')} in {said.get('/environment') or 'every environment'}"
+    after = {change["path"]: change.get("after") for change in diff}
+    return f", with the role {after.get('/role')} in {after.get('/environment') or 'every environment'}"
 
 
 def register() -> None:
@@ -165,12 +165,16 @@ def _people() -> Iterable[tuple[str, Mapping[str, Any]]]:
 def _described_change_requests(body: Mapping[str, Any]) -> Iterable[Said]:
     """Describe change requests: their own entries, and the entry of the applied change, which names the approvers."""
     if body["target"]["kind"] == "change_request":
-        told = subjects.replayed(body["diff"])
-        if body["action"] == "change.request" or "state" in told or isinstance(told.get("approvals"), list):
-            yield body["target"]["id"], told
+        values = subjects.replayed(body["diff"])
+        if (
+            body["action"] == "change.request"
+            or "state" in values
+            or isinstance(values.get("approvals"), list)
+        ):
+            yield body["target"]["id"], values
     elif body["approvals"] and isinstance(body["evidence"], dict) and "change_request" in body["evidence"]:
-        said = {"state": "applied", "approvals": body["approvals"], "ended_by": body["actor"]["label"]}
-        yield body["evidence"]["change_request"], said
+        values = {"state": "applied", "approvals": body["approvals"], "ended_by": body["actor"]["label"]}
+        yield body["evidence"]["change_request"], values
 
 
 def _change_requests() -> Iterable[tuple[str, Mapping[str, Any]]]:

@@ -128,8 +128,8 @@ def is_genuine(row: Checkpoint, chain_id: str) -> bool:
         if len(found) != 1 or notes.rest(row.note):
             return False
         (note,) = found
-        said = (note.chain, note.seq, note.hash, note.at)
-        if said != (chain_id, row.seq, row.hash, chain.timestamp(row.at)):
+        in_note = (note.chain, note.seq, note.hash, note.at)
+        if in_note != (chain_id, row.seq, row.hash, chain.timestamp(row.at)):
             return False
         return notes.is_signed(note, signing.trusted_publics())
     except UNREADABLE:

@@ -226,11 +226,11 @@ def _last_of_ours(head: Head) -> tuple[Entry | None, list[dict[str, Any]]]:
     named = Entry.objects.filter(seq=head.seq, hash=head.hash).first()
     if named is not None and _is_itself(named):
         return named, []
-    said = {"what": "the head", "said": {"chain": head.chain, "seq": str(head.seq), "hash": head.hash}}
+    wrong_head = {"what": "the head", "said": {"chain": head.chain, "seq": str(head.seq), "hash": head.hash}}
     for entry in Entry.objects.filter(seq__gt=0, seq__lt=2**53).order_by("-seq").iterator():
         if _is_itself(entry):
-            return entry, [said]
-    return None, [said]
+            return entry, [wrong_head]
+    return None, [wrong_head]
 
 
 def _is_itself(entry: Entry) -> bool:

@@ -106,9 +106,9 @@ def _rows_against_notes(rows: Sequence[Checkpoint]) -> Iterator[Finding]:
             yield Finding("altered", row.seq, "its row does not contain a signed note", where)
             continue
         (note,) = found
-        said = {"seq": note.seq, "hash": note.hash, "at": note.at}
-        kept = {"seq": row.seq, "hash": row.hash, "at": chain.timestamp(row.at)}
-        if wrong := [name for name in said if said[name] != kept[name]]:
+        in_note = {"seq": note.seq, "hash": note.hash, "at": note.at}
+        in_row = {"seq": row.seq, "hash": row.hash, "at": chain.timestamp(row.at)}
+        if wrong := [name for name in in_note if in_note[name] != in_row[name]]:
             yield Finding("altered", row.seq, f"its row's {', '.join(wrong)} differs from its note", where)
 
 

@@ -42,10 +42,10 @@ def _receivers() -> Rows:
 def _described_break_glass(body: Mapping[str, Any]) -> Iterable[subjects.Said]:
     """Describe the break-glass rows that must exist: deleting one would also remove its banner."""
     if body["action"].endswith(".break_glass"):
-        kept = log.columns(body)
-        said = {name: kept[name] for name in _OF_ENTRY}
-        said |= {"by_label": kept["actor_label"], "by_user_id": body["actor"]["user_id"]}
-        yield f"of entry {body['seq']}", said
+        columns = log.columns(body)
+        values = {name: columns[name] for name in _OF_ENTRY}
+        values |= {"by_label": columns["actor_label"], "by_user_id": body["actor"]["user_id"]}
+        yield f"of entry {body['seq']}", values
 
 
 def _break_glass() -> Rows:

@@ -34,7 +34,9 @@ def check_engine() -> bool:
     with transaction.atomic():
         sentence = f"The engine has stopped: its last sweep ended {last:%Y-%m-%d %H:%M:%S} UTC. Nothing advances or is"
         new = outbox.emit(
-            events.ENGINE_DEAD, f"{sentence} rolled back by itself.", key=f"engine.dead {last.isoformat()}"
+            events.ENGINE_DEAD,
+            f"{sentence} rolled back automatically.",
+            key=f"engine.dead {last.isoformat()}",
         )
     if new:
         log.error("the engine has stopped: its last sweep ended %.0f s ago", age)

@@ -22,7 +22,7 @@ TYPES: Mapping[str, str] = {
     BREAK_GLASS: "Somebody bypassed an approval (break-glass)",
     REVIEWED: "A second person has reviewed a break-glass",
     FOUR_EYES: "Four eyes were switched on or off in an environment",
-    ENGINE_DEAD: "The engine has stopped: nothing advances or is rolled back by itself",
+    ENGINE_DEAD: "The engine has stopped: nothing advances or is rolled back automatically",
     CHECKPOINT: "A signed checkpoint of the audit log; keep it where nobody can rewrite it",
 }
 
@@ -37,13 +37,17 @@ def of_entry(body: Mapping[str, Any]) -> tuple[str, str] | None:
     if action.endswith(".break_glass"):
         return BREAK_GLASS, f"{who} bypassed the approval of {subject} (break-glass)."
     if action == "rollout.roll_back":
-        return ROLLED_BACK, f"{subject} is being rolled back by {who}."
+        return ROLLED_BACK, f"{_capitalized(subject)} is being rolled back by {who}."
     if action == "change.request" or changed.get("/state", {}).get("after") == "awaiting_approval":
-        return APPROVAL_WAITS, f"{subject} waits for an approval, requested by {who}."
+        return APPROVAL_WAITS, f"{_capitalized(subject)} waits for an approval, requested by {who}."
     if action == "environment.edit" and "/four_eyes" in changed:
         way = "on" if changed["/four_eyes"].get("after") else "off"
         return FOUR_EYES, f"Four eyes are {way} in {body['environment'] or subject}, switched by {who}."
     return None
+
+
+def _capitalized(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _subject(body: Mapping[str, Any]) -> str:

@@ -156,10 +156,10 @@ def _show(form: forms.BaseForm, error: PointsmanError) -> None:
     problems = error.extra.get("problems", [])
     form.problems = problems  # type: ignore[attr-defined]  # shown next to a document's text
     form.stale = isinstance(error, StaleVersion)  # type: ignore[attr-defined]  # also show the saved version
-    beside = [problem for problem in problems if problem.get("path") in form.fields]
-    for problem in beside:
+    in_fields = [problem for problem in problems if problem.get("path") in form.fields]
+    for problem in in_fields:
         form.add_error(problem["path"], problem["message"])
-    if len(beside) < len(problems) or not problems:
+    if len(in_fields) < len(problems) or not problems:
         form.add_error(None, error.detail)
 
 

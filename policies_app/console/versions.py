@@ -94,17 +94,17 @@ def _against_served(request: HttpRequest, workload: Workload, form: VersionForm)
     served = (
         served_in(environments_of(request)).filter(workload=workload).order_by("environment__name").first()
     )
-    beside = served.baseline if served else workload.versions.first()
-    if beside is None or any(problem["severity"] == "error" for problem in form.problems):
+    reference = served.baseline if served else workload.versions.first()
+    if reference is None or any(problem["severity"] == "error" for problem in form.problems):
         return {}
     try:
         typed = completed(parse(form.data.get("text", "")).data)
     except PolicyInvalid:
         return {}
     return {
-        "beside": beside,
-        "differences": differences(beside.document, typed),
-        "rows": side_by_side(as_yaml(beside.document), as_yaml(typed)),
+        "reference": reference,
+        "differences": differences(reference.document, typed),
+        "rows": side_by_side(as_yaml(reference.document), as_yaml(typed)),
     }
 
 

@@ -68,7 +68,7 @@ def test_a_proposal_and_its_rollback_are_reported(production: Environment, summa
     assert told() == [events.APPROVAL_WAITS, events.ROLLED_BACK]
     last = Notification.objects.order_by("id").last()
     assert last is not None
-    assert last.data["sentence"] == "the rollout of summaries in production is being rolled back by tom."
+    assert last.data["sentence"] == "The rollout of summaries in production is being rolled back by tom."
     assert (last.data["reason"], last.environment) == ("it is slow", "production")
 
 
