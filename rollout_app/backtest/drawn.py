@@ -59,12 +59,12 @@ class Drawn:
     @property
     def bounds(self) -> tuple[float, float] | None:
         """Bounds of success over all drawn tasks, whatever the unknown outcomes were; None if nothing is known."""
-        told = self.value.tasks if self.value is not None else 0
-        of = told + sum(self.unsupported.values())
-        if self.value is None or self.value.success.value is None or not of:
+        supported = self.value.tasks if self.value is not None else 0
+        tasks = supported + sum(self.unsupported.values())
+        if self.value is None or self.value.success.value is None or not tasks:
             return None
-        known = self.value.success.value * told / of
-        return known, known + 1 - told / of
+        known = self.value.success.value * supported / tasks
+        return known, known + 1 - supported / tasks
 
 
 class _Arm(NamedTuple):

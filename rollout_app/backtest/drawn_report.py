@@ -114,7 +114,7 @@ def _interval(found: Interval, unit: float = 1) -> dict[str, float | None]:
     return {"value": value, "low": low, "high": high}
 
 
-def _told(found: Interval, written: Iterable[str]) -> str:
+def _with_interval(found: Interval, written: Iterable[str]) -> str:
     value, low, high = written
     if found.value is None:
         return "not known"
@@ -122,7 +122,7 @@ def _told(found: Interval, written: Iterable[str]) -> str:
 
 
 def _share(found: Interval) -> str:
-    return _told(found, (_percent(edge) for edge in (found.value, found.low, found.high)))
+    return _with_interval(found, (_percent(edge) for edge in (found.value, found.low, found.high)))
 
 
 def _percent(value: float | None) -> str:
@@ -131,14 +131,14 @@ def _percent(value: float | None) -> str:
 
 def _dollars(found: Interval) -> str:
     edges = (found.value, found.low, found.high)
-    return _told(found, ("–" if edge is None else f"{edge / NUSD:.6f}" for edge in edges))
+    return _with_interval(found, ("–" if edge is None else f"{edge / NUSD:.6f}" for edge in edges))
 
 
 def _points(found: Interval) -> str:
     edges = (found.value, found.low, found.high)
-    return _told(found, ("–" if edge is None else f"{edge * 100:+.1f} points" for edge in edges))
+    return _with_interval(found, ("–" if edge is None else f"{edge * 100:+.1f} points" for edge in edges))
 
 
 def _change_of(found: Interval) -> str:
     edges = (found.value, found.low, found.high)
-    return _told(found, ("–" if edge is None else f"{edge:+.1%}" for edge in edges))
+    return _with_interval(found, ("–" if edge is None else f"{edge:+.1%}" for edge in edges))

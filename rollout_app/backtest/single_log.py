@@ -90,10 +90,10 @@ def against_log(
                 one.add(task)
         return {name: one.result() for name, one in each.items()}
     log = open_task_log(source)
-    told = study(documents, versions, _compared(log.tasks(), list(each.values()), bounded))
+    estimates = study(documents, versions, _compared(log.tasks(), list(each.values()), bounded))
     found = {name: one.result() for name, one in each.items()}
-    for name, drawn in told.items():
-        drawn.passed_over = log.read.told()
+    for name, drawn in estimates.items():
+        drawn.passed_over = log.read.sentences()
         found[name].drawn = drawn
     return found
 

@@ -115,7 +115,7 @@ def blast_radius(
     differing: Mapping[str, DifferingShare] | None = None,
 ) -> BlastRadius:
     """Return what `candidate` would move of the traffic of the seven days before `end`."""
-    week, told, shape = (
+    week, shares, shape = (
         read_week(environment, workload, baseline, candidate, end),
         differing or {},
         PolicyShape.of(candidate.document),
@@ -135,7 +135,7 @@ def blast_radius(
             name,
             tasks,
             projector.project(flow for flow in flows if flow.cell.endpoint == name),
-            told.get(name),
+            shares.get(name),
         )
         for name, tasks in week.traffic.items()
     ]
@@ -148,7 +148,7 @@ def blast_radius(
         basis=BY_SHADOW if shadowed else BY_DOCUMENTS if week.traffic else BY_NOTHING,
         whole=projector.project(flows),
         endpoints=sorted(endpoints, key=lambda each: (-_weight(each), each.endpoint)),
-        differing=_added(told.values()) if told else None,
+        differing=_added(shares.values()) if shares else None,
         pinned=_pin(environment, workload),
         notices=model_notices([baseline.document, candidate.document], clock.now().date()),
         went_back=went_back(baseline, candidate, environment, end),

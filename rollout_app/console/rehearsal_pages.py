@@ -318,7 +318,7 @@ def _shown(result: Backtest, bar: float) -> dict[str, Any]:
         "coverage": report.coverage(result),
         # One paragraph a version: its later sentences do not repeat its name.
         "sentences": [
-            " ".join(s.strip() for s in report.sentences(line, result)) for line in _told(result, best)
+            " ".join(s.strip() for s in report.sentences(line, result)) for line in _explained(result, best)
         ],
         "bar": bar,
         "best": best,
@@ -334,7 +334,7 @@ def _shown(result: Backtest, bar: float) -> dict[str, Any]:
     }
 
 
-def _told(result: Backtest, best: Line | None) -> Sequence[Line]:
+def _explained(result: Backtest, best: Line | None) -> Sequence[Line]:
     """Return the lines to explain in sentences: all of a few, or the best one of a sweep."""
     return result.policies if len(result.policies) <= _FEW else [best] if best is not None else []
 

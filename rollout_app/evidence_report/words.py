@@ -34,9 +34,9 @@ def _cost(found: Realised) -> list[str]:
     change, projected = found.comparison.cost_per_success, found.projected
     if change is None:
         return ["Its saving is unknown: too few tasks before or after have a cost and a grade."]
-    told = f"Cost per success after completion: {relative(change)} compared with the week before the rollout"
+    after = f"Cost per success after completion: {relative(change)} compared with the week before the rollout"
     if projected is None:
-        return [f"{told}; the rollout itself showed no figure."]
+        return [f"{after}; the rollout itself showed no figure."]
     verdict = (
         "as projected"
         if change.low <= projected.high and projected.low <= change.high
@@ -44,7 +44,7 @@ def _cost(found: Realised) -> list[str]:
         if change.low > projected.high
         else "more is saved than projected"
     )
-    said = [f"{told}; in the rollout it was {relative(projected)}: {verdict}."]
+    said = [f"{after}; in the rollout it was {relative(projected)}: {verdict}."]
     if found.saved_a_day is not None:
         said.append(f"That is {saved(found.saved_a_day)} a day, over {found.span.length}.")
     elif found.saved is not None:

@@ -241,8 +241,8 @@ def _answers(submissions: Sequence[Submission], fresh: Set[tuple[int, str]]) -> 
         batch for environment, batch in places if batch[:2] == "b:" and (environment, batch) not in fresh
     ]
     rows = AcceptedBatch.objects.filter(batch__in=again) if again else AcceptedBatch.objects.none()
-    told = {(e, b): accepted for e, b, accepted in rows.values_list("environment_id", "batch", "accepted")}
-    return [told.get(place, s.accepted) for place, s in zip(places, submissions, strict=True)]
+    first = {(e, b): accepted for e, b, accepted in rows.values_list("environment_id", "batch", "accepted")}
+    return [first.get(place, s.accepted) for place, s in zip(places, submissions, strict=True)]
 
 
 def _add_to_rows(totals: Totals) -> set[str]:

@@ -40,8 +40,8 @@ def dry_run(rollout: Rollout, overrides: Iterable[Mapping[str, Any]]) -> dict[st
         if stages[stratum.stage].mode != "percentage":
             continue
         if ledger.judge(stratum.stage, forecast=False, detail=False).roll_back:
-            return _told(ledger.judge(stratum.stage), stages, len(strata), stratum, lag)
-    return _told(ledger.judge(rollout.stage), stages, len(strata), None, lag)
+            return _result(ledger.judge(stratum.stage), stages, len(strata), stratum, lag)
+    return _result(ledger.judge(rollout.stage), stages, len(strata), None, lag)
 
 
 def _changed(rollout: Rollout, overrides: Iterable[Mapping[str, Any]]) -> tuple[Guardrail, ...]:
@@ -59,7 +59,7 @@ def _changed(rollout: Rollout, overrides: Iterable[Mapping[str, Any]]) -> tuple[
     return guardrails_for([*was_off, *(one.as_dict() for one in own.values()), *changed])
 
 
-def _told(
+def _result(
     judgement: Judgement, stages: Sequence[Stage], strata: int, at: ClosedWindow | None, lag: timedelta
 ) -> dict[str, Any]:
     rolled_back = (

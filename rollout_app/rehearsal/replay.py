@@ -23,12 +23,12 @@ UNKNOWN = math.nan
 _CHUNKS = 10
 
 
-def _is_told(record: logging.LogRecord) -> bool:
+def _is_logged(record: logging.LogRecord) -> bool:
     """Drop the router's log line about an omitted latency: here latencies are omitted on purpose, for every task."""
     return not (record.args and isinstance(record.args, tuple) and record.args[0] == "latency_ms")
 
 
-logging.getLogger("pointsman").addFilter(_is_told)
+logging.getLogger("pointsman").addFilter(_is_logged)
 
 
 class Stamps:

@@ -52,7 +52,7 @@ class Playable:
     left_out: Mapping[str, int]
     of: int
 
-    def told(self) -> str:
+    def sentence(self) -> str:
         """Return a sentence about the tasks that were left out, or "" without any."""
         drawn = (
             f"{len(self.tasks):,} of {self.of:,} tasks are drawn at random."
@@ -63,8 +63,8 @@ class Playable:
             return drawn
         each = ", ".join(f"{count:,} of {model}" for model, count in sorted(self.left_out.items()))
         played = f"{counted(self.of, 'task')} {plural_of(self.of, 'is', 'are')}"
-        told = f"{played} played. Left out, because success or cost is not known: {each}."
-        return f"{told} {drawn}".rstrip()
+        skipped = f"{played} played. Left out, because success or cost is not known: {each}."
+        return f"{skipped} {drawn}".rstrip()
 
 
 def playable(tasks: Iterable[Task], documents: Sequence[Mapping[str, Any]]) -> Playable:
@@ -173,7 +173,7 @@ def hurried(stages: Iterable[Mapping[str, Any]], times: float) -> list[dict[str,
     ]
 
 
-def told(rollout: Rollout) -> str:
+def progress(rollout: Rollout) -> str:
     """Describe the rollout's state, stage and hold in one line."""
     held = f": {rollout.hold_sentence}" if rollout.hold_sentence else ""
     return f"{rollout.state.replace('_', ' ')}, {_stage(rollout, rollout.stage)}{held}"

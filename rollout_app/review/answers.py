@@ -232,7 +232,7 @@ def table(answer: Mapping[str, Any]) -> Iterable[list[Any]]:
     for level in KEYS:
         for row in answer.get(f"by_{level}", ()):
             yield [*_line(level, row, ("now", "before"), names, effects), *nothing]
-    for row in _told(answer):
+    for row in _further_rows(answer):
         keys = [_text(row.get(key, "")) for key in KEYS]
         yield [row["level"], *keys, *[None] * len(figures), *(_text(row.get(name)) for name in EXTRA)]
 
@@ -244,7 +244,7 @@ def spend_table(answer: Mapping[str, Any]) -> Iterable[list[Any]]:
         yield [_text(row.get("owner", "")), *(row[name] for name in SPENT)]
 
 
-def _told(answer: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _further_rows(answer: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the further figures of the answers: spend by time, changes with intervals, latency, sentences."""
     for part in answer.get("by_time", ()):
         yield {"level": "time", **part}

@@ -144,7 +144,7 @@ class Router:
         self._memory = Memory(prices=self._prices, mirrors=mirror_brake or MirrorBrake())
         self._costs = TypicalCosts()
         self._count = _Counts()
-        self._told: set[str] = set()
+        self._warned_of: set[str] = set()
         self._unknown: set[str] = set()
         self._started = self._closed = False
         self._good.load()
@@ -276,8 +276,8 @@ class Router:
         self._end_mirror(decision, outcome, *mirror_end(given, left_out))
         for figure, why in left_out:
             self._count.figures_invalid.hit()
-            if figure not in self._told:
-                self._told.add(figure)
+            if figure not in self._warned_of:
+                self._warned_of.add(figure)
                 log.warning("%s left out of an outcome, further ones are only counted: %s", figure, why)
         learn(self._memory.history, decision, outcome.success)
         decision.recorded_as(outcome.success, outcome.cost_nusd)

@@ -71,7 +71,7 @@ def test_the_log_of_a_router_is_read(tmp_path: Path) -> None:
     files = TaskLogFiles.of(path)
     tasks = list(files.tasks())
     assert len(files.paths) > 2, "rotated, and all of it is read"
-    assert (len(tasks), files.read.broken, files.read.told()) == (60, 0, [])
+    assert (len(tasks), files.read.broken, files.read.sentences()) == (60, 0, [])
     assert {task.propensity for task in tasks} == {0.5}
     (weak, *_) = [task for task in tasks if task.version == 13]
     assert weak.task.answers == {
@@ -86,8 +86,8 @@ def test_broken_and_duplicate_lines_are_counted_and_the_rest_is_read(tmp_path: P
     )
     files = TaskLogFiles.of(path)
     assert [task.at for task in files.tasks()] == [1_790_000_001.0, 1_790_000_002.0]
-    assert (files.read.broken, files.read.doubled) == (4, 1)
-    assert files.read.told() == [
+    assert (files.read.broken, files.read.repeated) == (4, 1)
+    assert files.read.sentences() == [
         "4 lines skipped: incomplete, or not from a task log.", "1 line skipped: repeated.",
         "row 2, column 25: Input data was truncated",
         "row 4: Expected `object`, got `array`",
@@ -124,7 +124,7 @@ def test_a_broken_line_is_named_by_file_row_and_column_and_the_rest_of_a_kind_is
     path.write_bytes(path.read_bytes() + b'{"task_log": 1, "unit": "\xff"}\n' + b"x" * 3_000_000 + b"\n{")
     files = TaskLogFiles.of(path)
     assert len(list(files.tasks())) == 2
-    told = files.read.told()
+    told = files.read.sentences()
     assert told[1] == "row 2, column version: tasks.1.jsonl: Expected `int`, got `str`"
     assert told[19:] == [
         "row 2, column attempts[0].model: tasks.jsonl: Expected `str`, got `int`",
@@ -142,7 +142,7 @@ def test_a_torn_compressed_log_is_read_as_far_as_it_goes(tmp_path: Path) -> None
     path.write_bytes(whole[: len(whole) // 2])
     files = TaskLogFiles.of(path)
     assert 0 < len(list(files.tasks())) < 200
-    assert files.read.told()[-1].endswith("the compressed file ends early or is damaged")
+    assert files.read.sentences()[-1].endswith("the compressed file ends early or is damaged")
 
 
 def test_more_tasks_than_can_be_checked_for_repetition_are_refused(
@@ -182,7 +182,7 @@ def test_later_feedback_is_the_grade_if_requested(tmp_path: Path) -> None:
     )  # fmt: skip
     files = TaskLogFiles.of(path, "human_review", 0.7)
     assert [task.success for task in files.tasks()] == [False, True, None, False]
-    assert (files.read.doubled, files.read.strangers) == (1, 1)
+    assert (files.read.repeated, files.read.unmatched) == (1, 1)
     assert [task.success for task in TaskLogFiles.of(path).tasks()] == [True] * 4
 
 

@@ -27,9 +27,9 @@ from rollout_app.rehearsal.scenario import (
     hurried,
     parse_harm,
     playable,
+    progress,
     summary,
     tasks_of,
-    told,
 )
 from tests.support import places
 from tests.support.places import BEN
@@ -75,10 +75,10 @@ def test_incomplete_tasks_are_left_out_and_counted() -> None:
     documents = [{"models": {"s": {"model": "small"}}}, {"models": {"l": {"model": "large"}}}]
     found = playable(tasks, documents)
     assert (found.tasks, found.left_out) == (tasks[:1], {"large": 2, "small": 1})
-    assert found.told() == (
+    assert found.sentence() == (
         "1 task is played. Left out, because success or cost is not known: 2 of large, 1 of small."
     )
-    assert playable(tasks[:1], documents).told() == ""
+    assert playable(tasks[:1], documents).sentence() == ""
     with pytest.raises(ValueError, match="No task can be played: success or cost is not known for large"):
         playable(tasks[1:2], documents)
 
@@ -88,7 +88,7 @@ def test_of_a_large_file_it_plays_a_random_sample(monkeypatch: pytest.MonkeyPatc
     tasks = (Task({"turns": at}, {"small": Answer(True, 5)}) for at in range(1_000))
     found = playable(tasks, [{"models": {"s": {"model": "small"}}}])
     assert (len(found.tasks), found.of) == (100, 1_000)
-    assert found.told() == "100 of 1,000 tasks are drawn at random."
+    assert found.sentence() == "100 of 1,000 tasks are drawn at random."
     assert 400 < sum(task.request["turns"] for task in found.tasks) / 100 < 600
 
 
@@ -113,7 +113,7 @@ def test_it_reports_the_stage_the_hold_and_the_figures_of_both_arms() -> None:
     Traffic(rollout, start=clock.now() - timedelta(hours=1)).minutes(5)
     reconcile(rollout.pk)
     rollout.refresh_from_db()
-    assert told(rollout) == f"running, 20 %: {rollout.hold_sentence}"
+    assert progress(rollout) == f"running, 20 %: {rollout.hold_sentence}"
     whole = summary(rollout)
     assert "3. start → running, 20 %: now" in whole
     assert f"Held by: {rollout.hold_sentence}" in whole and f"What would move it: {rollout.outlook}" in whole

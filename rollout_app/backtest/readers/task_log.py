@@ -110,23 +110,23 @@ class LoggedTask:
 
 @dataclass(slots=True)
 class ReadLines:
-    """Counts of skipped lines: repeated tasks and grades (`doubled`), grades of unknown tasks (`strangers`), and
+    """Counts of skipped lines: repeated tasks and grades (`repeated`), grades without a task (`unmatched`), and
     `broken` lines; `problems` holds the first of these by row and column.
     """
 
     lines: int = 0
     tasks: int = 0
     broken: int = 0
-    doubled: int = 0
-    strangers: int = 0
+    repeated: int = 0
+    unmatched: int = 0
     problems: Problems = field(default_factory=Problems)
 
-    def told(self) -> list[str]:
+    def sentences(self) -> list[str]:
         """Describe the counts as sentences; empty if nothing was skipped."""
         each = (
             (self.broken, "incomplete, or not from a task log"),
-            (self.doubled, "repeated"),
-            (self.strangers, "feedback on tasks that these files do not contain"),
+            (self.repeated, "repeated"),
+            (self.unmatched, "feedback on tasks that these files do not contain"),
         )
         counts = [f"{counted(count, 'line')} skipped: {why}." for count, why in each if count]
         return counts + self.problems.lines()
@@ -166,7 +166,7 @@ class TaskLogFiles:
             if not isinstance(line, _Line):
                 continue
             if not seen.add((line.decision, line.at)):
-                self.read.doubled += 1
+                self.read.repeated += 1
                 continue
             if len(seen) > MOST_TASKS:
                 raise _refused(
@@ -174,7 +174,7 @@ class TaskLogFiles:
                 )
             self.read.tasks += 1
             yield _logged(line, self._success(line, grades))
-        self.read.strangers = grades.left()
+        self.read.unmatched = grades.left()
         if not self.read.tasks and self.read.broken:
             why = "the file contains no valid task log line (format 1)"
             raise _refused(self.paths[-1], why, self.read.problems)
@@ -188,16 +188,16 @@ class TaskLogFiles:
     def _grades(self) -> CompactMap:
         """Return grades by decision. The first feedback of a kind counts, as in the control plane."""
         grades = CompactMap()
-        doubled = 0
+        repeated = 0
         for line in self._lines():
             if isinstance(line, _FeedbackLine) and line.kind == self.grade:
                 scored = None if line.score is None else line.score >= self.success_from
                 success = scored if line.success is None else line.success
-                doubled += not grades.add(line.feedback, 3 if success is None else 1 + success)
+                repeated += not grades.add(line.feedback, 3 if success is None else 1 + success)
                 if len(grades) > MOST_TASKS:
                     raise _refused(self.paths[-1], f"feedback on more than {MOST_TASKS:,} tasks")
         self.read.__init__()  # type: ignore[misc]
-        self.read.doubled = doubled
+        self.read.repeated = repeated
         return grades
 
     def _lines(self) -> Iterator[_Line | _FeedbackLine]:

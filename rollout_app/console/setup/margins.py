@@ -279,10 +279,10 @@ def _minutes(rollout: Rollout) -> int:
 
 def _answer(rollout: Rollout, overrides: Sequence[dict[str, Any]]) -> tuple[str, bool]:
     try:
-        told = dry_run(rollout, overrides)
+        result = dry_run(rollout, overrides)
     except PointsmanError as error:
         return error.detail, False
-    return told["sentence"], told["rolled_back"] is not None
+    return result["sentence"], result["rolled_back"] is not None
 
 
 def _listed(workload: Workload) -> str:

@@ -32,11 +32,11 @@ class Command(BaseCommand):
             raise CommandError(f"There is no rollout {options['rollout']}.") from None
         off = [{"metric": metric, "enabled": False} for metric in options["off"]]
         try:
-            told = dry_run(rollout, [*options["margin"], *off])
+            result = dry_run(rollout, [*options["margin"], *off])
         except PointsmanError as error:
             raise CommandError(error.detail) from None
         self.stdout.write(f"{rollout.workload.name}, {rollout}: it is {rollout.state.replace('_', ' ')}.")
-        self.stdout.write(told["sentence"])
+        self.stdout.write(result["sentence"])
 
 
 def _margin(text: str) -> dict[str, Any]:

@@ -76,7 +76,7 @@ class Command(BaseCommand):
         _check(options)
         rollout, playable = _proposed(options, scenario.tasks_of(source_of(options, dollars_per_million())))
         tasks = playable.tasks
-        if left_out := playable.told():
+        if left_out := playable.sentence():
             self.stdout.write(left_out)
         minutes = round(options["hours"] * 60)
         total = minutes * options["per_minute"]
@@ -113,7 +113,7 @@ class Command(BaseCommand):
             rollout.refresh_from_db()
             if (phase := scenario.phase(rollout)) != said:
                 said = phase
-                self.stdout.write(f"{(stamps() - began) / 60:6.0f} min  {scenario.told(rollout)}")
+                self.stdout.write(f"{(stamps() - began) / 60:6.0f} min  {scenario.progress(rollout)}")
             if State(rollout.state) in ENDED | {State.ROLLING_BACK}:
                 break
         else:

@@ -63,7 +63,7 @@ def propose(
         found = server.post("rollouts", body)
         if start:
             found = server.act(path("rollouts", found["id"]), "start", {"reason": reason})
-    settings.output.data(found, _told(found))
+    settings.output.data(found, _described(found))
 
 
 @rollout.command("list")
@@ -98,7 +98,7 @@ def status(context: typer.Context, rollout_id: Id) -> None:
     settings: Settings = context.obj
     with settings.connect() as server:
         found = server.get(path("rollouts", rollout_id))
-    settings.output.data(found, _told(found))
+    settings.output.data(found, _described(found))
 
 
 @rollout.command("report")
@@ -162,7 +162,7 @@ def _action(name: str) -> Any:
         settings: Settings = context.obj
         with settings.connect() as server:
             found = server.act(path("rollouts", rollout_id), name, {"reason": reason})
-        settings.output.data(found, _told(found))
+        settings.output.data(found, _described(found))
 
     return command
 
@@ -184,7 +184,7 @@ def _stage(found: dict[str, Any]) -> str:
     return f"{at + 1} of {len(stages)} ({stages[at]['mode']}" + (f", {share / 1000:g} %)" if share else ")")
 
 
-def _told(found: dict[str, Any]) -> str:
+def _described(found: dict[str, Any]) -> str:
     return lines(
         {
             "rollout": found["id"],

@@ -210,21 +210,21 @@ def make_server(control_plane: Server, agent: str) -> MCPServer[Any]:
         "approve: a person does. Say why in every reason; it goes to the audit log.",
     )
     for tool in Tools(AgentServer(control_plane, agent)).all():
-        server.add_tool(_told(tool))
+        server.add_tool(_with_readable_errors(tool))
     return server
 
 
-def _told(tool: Callable[..., Any]) -> Callable[..., Any]:
+def _with_readable_errors(tool: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap a tool so that a refusal becomes a response that the agent can read."""
 
     @wraps(tool)
-    def told(*arguments: Any, **named: Any) -> Any:
+    def wrapped(*arguments: Any, **named: Any) -> Any:
         try:
             return tool(*arguments, **named)
         except CliError as error:
             raise ToolError(str(error)) from None
 
-    return told
+    return wrapped
 
 
 def main() -> None:

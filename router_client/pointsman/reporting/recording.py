@@ -126,8 +126,8 @@ def outcome_of(
     return outcome, left_out
 
 
-def _first(told: object, otherwise: object) -> object:
-    return told if told is not None else otherwise
+def _first(given: object, otherwise: object) -> object:
+    return given if given is not None else otherwise
 
 
 def _figure(name: str, value: object, highest: float, left_out: list[tuple[str, str]]) -> float | None:
@@ -167,9 +167,9 @@ def _cost(decision: Decision, ending: TaskResult, left_out: list[tuple[str, str]
         return None
 
 
-def _other_cost(told: object, left_out: list[tuple[str, str]]) -> int | None:
+def _other_cost(given: object, left_out: list[tuple[str, str]]) -> int | None:
     try:
-        return cost_of(told, None, None, "")
+        return cost_of(given, None, None, "")
     except CostInvalid as error:
         left_out.append(("cost", str(error)))
         return None
@@ -210,8 +210,8 @@ def _shadow(
         priced = _priced(decision, ending, shadow.model)
         projected = priced if priced is not None else costs.of(decision.workload, shadow.model)
     served, chosen = _model(decision.alias)[:99], _model(shadow.alias)[:99]
-    told = ending.shadow_cost_nusd is not None
-    whole = projected is not None and (told or _goes_on_alike(decision, agreed))
+    given = ending.shadow_cost_nusd is not None
+    whole = projected is not None and (given or _goes_on_alike(decision, agreed))
     return Shadow(served, chosen, agreed, cost, projected, shadow.error, whole)
 
 
@@ -224,9 +224,9 @@ def _goes_on_alike(decision: Decision, agreed: bool) -> bool:
 def _priced(decision: Decision, ending: TaskResult, model: str) -> int | None:
     """Return the cost of the same tokens on another model; None if tokens or prices are unknown."""
     steps = decision.steps
-    told = steps.last.usage if steps.attempts == 1 and steps.last is not None else None
+    counted = steps.last.usage if steps.attempts == 1 and steps.last is not None else None
     try:
-        return cost_of(None, None, _first(ending.usage, told), model, decision.prices)
+        return cost_of(None, None, _first(ending.usage, counted), model, decision.prices)
     except CostInvalid:  # already reported with the task's own cost
         return None
 
