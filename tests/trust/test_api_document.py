@@ -1,6 +1,7 @@
 """The API behaves as its document says for any request, and the document is complete enough for a stranger.
 
-One round sends 5,000 random requests to each database. `make fuzz` runs more rounds, each with its own seed.
+One round sends 5,000 random requests to SQLite, and a quarter of them to PostgreSQL. `make fuzz` runs more rounds,
+each with its own seed, whole on both.
 """
 
 import json
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection
 from django.test import Client
 from drf_spectacular.generators import SchemaGenerator
 
@@ -36,14 +38,16 @@ def test_every_answer_is_in_the_document(part: int) -> None:
     fuzzer = Fuzzer(made, key, SEED)
     operations = fuzzer.operations()
     mine = operations[part::PARTS]
+    # What a view refuses seldom depends on the database.
+    cases = CASES if connection.vendor == "sqlite" or "FUZZ_SEED" in os.environ else CASES // 4
     with quiet_requests():
         for operation in mine:
             # Operations with few values are exhausted soon.
-            fuzzer.ask(operation, CASES // len(operations) + 3)
+            fuzzer.ask(operation, cases // len(operations) + 3)
     asked = sum(fuzzer.asked.values())
     print(f"seed {SEED}, part {part + 1} of {PARTS}: {asked} requests, {dict(sorted(fuzzer.asked.items()))}")
     assert not fuzzer.failures, "\n\n".join(fuzzer.failures.values())
-    assert asked >= CASES * len(mine) / len(operations)
+    assert asked >= cases * len(mine) / len(operations)
     assert sum(count for status, count in fuzzer.asked.items() if status < 300) > asked / 4, (
         "too few get through"
     )
