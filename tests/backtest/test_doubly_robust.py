@@ -44,7 +44,7 @@ def found() -> dict[str, Runs]:
 def test_its_intervals_cover_the_truth_in_93_of_100(found: dict[str, Runs]) -> None:
     covered = [count for runs in found.values() for count in runs.covered.values()]
     assert sum(covered) / len(covered) / RUNS >= 0.93
-    assert min(covered) >= 0.85 * RUNS, "no single figure of any log is far below"
+    assert min(covered) >= 0.85 * RUNS, "no figure of any log is far below"
 
 
 @pytest.mark.parametrize("name", LOGS)
@@ -79,7 +79,9 @@ def test_equal_outcomes_are_not_certain(good: bool) -> None:
     found = value_of([Observation(f"u{at}", (), 0.5, True, good, 10) for at in range(100)])
     assert found.success.low is not None and found.success.high is not None
     assert found.success.high - found.success.low > 0.02
-    assert found.cost_per_success.value == (10 if good else None), "without a success there is no cost of one"
+    assert found.cost_per_success.value == (10 if good else None), (
+        "without a success there is no cost per success"
+    )
 
 
 def test_free_tasks_cost_nothing_and_have_no_relative_change() -> None:

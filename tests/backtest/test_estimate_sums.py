@@ -101,7 +101,7 @@ def test_memory_does_not_grow_with_kinds_of_tasks_beyond_the_limit(monkeypatch: 
 
 def test_a_compact_map_knows_each_name_once() -> None:
     names = CompactMap()
-    assert all(names.add(f"d-{at}", 1 + at % 3) for at in range(5_000)), "grows several times"
+    assert all(names.add(f"d-{at}", 1 + at % 3) for at in range(5_000)), "the map grows several times"
     assert not any(names.add(f"d-{at}", 9) for at in range(5_000))
     assert [names.take("d-7"), names.take("d-7"), names.take("unknown")] == [1 + 7 % 3, 0, 0]
     assert (len(names), names.left()) == (5_000, 4_999)

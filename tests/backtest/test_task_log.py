@@ -70,7 +70,7 @@ def test_the_log_of_a_router_is_read(tmp_path: Path) -> None:
                 router.record(decision, success=True)
     files = TaskLogFiles.of(path)
     tasks = list(files.tasks())
-    assert len(files.paths) > 2, "rotated, and all of it is read"
+    assert len(files.paths) > 2, "the log was rotated, and every file is read"
     assert (len(tasks), files.read.broken, files.read.sentences()) == (60, 0, [])
     assert {task.propensity for task in tasks} == {0.5}
     (weak, *_) = [task for task in tasks if task.version == 13]

@@ -146,4 +146,4 @@ def test_each_line_run_elsewhere_names_an_existing_test() -> None:
         file = where.partition(":")[0]
         assert not file.startswith("tests/") or (ROOT / file).is_file(), where
         shown = beginning in WHOLE or any(line.text.startswith(beginning) for line in LINES)
-        assert shown, f"no page shows `{beginning}` any more: take it out"
+        assert shown, f"no page shows `{beginning}` any more: remove it"

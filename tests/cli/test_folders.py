@@ -109,7 +109,7 @@ def test_returning_to_an_older_document_creates_no_version(run: Run, folder: Pat
     policy(folder, "small", "large")
     run("apply", folder)
     policy(folder, "large", "small")
-    assert run("apply", folder)[1].strip() == "No changes.", "version 1 is what is served"
+    assert run("apply", folder)[1].strip() == "No changes.", "version 1 is served"
     assert PolicyVersion.objects.count() == 2
 
 

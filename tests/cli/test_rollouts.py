@@ -196,7 +196,7 @@ def test_init_stores_the_router_key_for_its_user_only(run: Run, tmp_path: Path) 
     address, key = where.read_text().splitlines()
     assert address == "POINTSMAN_URL=http://localhost"
     assert key.startswith("POINTSMAN_KEY=pmr_trial_")
-    assert "pmr_" not in said, "it is in the file, and nowhere else"
+    assert "pmr_" not in said, "the key is only in the file"
 
 
 def test_init_creates_nothing_if_the_key_cannot_be_stored(run: Run, tmp_path: Path) -> None:

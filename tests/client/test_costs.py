@@ -75,7 +75,7 @@ def test_dollars_given_as_nano_dollars_are_omitted_counted_and_reported_once(
             router.record(router.decide("summaries"), success=True, cost_nusd=0.00041)
         assert router.status()["figures_invalid"] == 100
     assert costs(plane) == (0, 0)
-    assert plane.tasks("summaries") == 100, "the tasks count all the same"
+    assert plane.tasks("summaries") == 100, "the tasks are counted nevertheless"
     (said,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert "cost_nusd=0.00041 looks like dollars" in said
     assert "Use cost_usd for dollars" in said

@@ -74,7 +74,7 @@ def test_outcomes_on_disk_are_counted_exactly_once(plane: FakeControlPlane, tmp_
         assert eventually(lambda: not [file for file in spool.iterdir() if not file.name.startswith(".")])
     assert left_batches <= set(plane.batches)
     assert left_words <= {word["decision_id"] for word in plane.feedback}
-    assert max(plane.deliveries.values()) > 1, "some batches came more than once"
+    assert max(plane.deliveries.values()) > 1, "some batches arrived more than once"
     tasks = Counter(bucket["endpoint"] for bucket in plane.buckets("summaries"))
     assert set(tasks.values()) == {1}
     assert {bucket["tasks"] for bucket in plane.buckets("summaries")} == {1}

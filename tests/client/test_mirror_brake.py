@@ -87,7 +87,7 @@ def test_hanging_mirrors_do_not_accumulate(plane: FakeControlPlane, brake: Mirro
 
 def test_recorded_tasks_free_their_places(plane: FakeControlPlane, brake: MirrorBrake) -> None:
     with plane.router(mirror_brake=brake) as router:
-        assert all(task(router).mirror for _ in range(50)), "nobody says how they ended: that is no failure"
+        assert all(task(router).mirror for _ in range(50)), "an unknown end is not a failure"
 
 
 def test_a_few_failures_stop_nothing(plane: FakeControlPlane, brake: MirrorBrake) -> None:
@@ -112,7 +112,7 @@ def test_the_control_plane_is_informed_and_a_missing_answer_is_not_a_success(
         "n": 4, "both": 0, "only_candidate": 0, "only_baseline": 4, "neither": 0, "failed": 4, "braked": 3,
         "candidate_cost_nusd": 0, "baseline_cost_nusd": 0,
     }  # fmt: skip
-    assert (bucket["tasks"], bucket["successes"]) == (7, 7), "the tasks themselves are as good as ever"
+    assert (bucket["tasks"], bucket["successes"]) == (7, 7), "the tasks themselves succeed"
 
 
 def test_without_stopped_mirrors_no_new_member_is_sent(plane: FakeControlPlane, brake: MirrorBrake) -> None:

@@ -45,9 +45,9 @@ def test_it_ends_the_wait_for_a_snapshot_immediately(
         with pytest.raises(ConfigurationError) as refused:
             router.wait_ready(LONG)
         assert says in str(refused.value)
-        assert f"{plane.url}{path}/router/v1/snapshot" in str(refused.value), "where it was asked"
+        assert f"{plane.url}{path}/router/v1/snapshot" in str(refused.value), "the address that was requested"
         assert router.status()["last_error"] == str(refused.value)
-        assert router.decide("summaries").model == "", "a request is answered all the same"
+        assert router.decide("summaries").model == "", "a request is still answered"
 
 
 def test_it_mentions_no_last_known_good_if_there_is_none(
@@ -134,7 +134,7 @@ def test_its_requests_write_nothing_to_the_applications_log(
     lines = [record.getMessage() for record in caplog.records if record.name == "httpx"]
     assert len(lines) == 1
     assert "/the/applications/own" in lines[0]
-    assert logging.getLogger("httpx").level == logging.INFO, "its level is the application's"
+    assert logging.getLogger("httpx").level == logging.INFO, "the application sets its level"
 
 
 def test_it_reports_that_its_clock_is_ahead(

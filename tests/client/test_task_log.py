@@ -127,7 +127,7 @@ def test_later_feedback_is_a_separate_line(plane: FakeControlPlane, home: Path) 
     task, word = read(home)
     assert (task["success"], word["feedback"], word["kind"]) == (None, task["decision"], "human_review")
     assert (word["success"], word["score"]) == (True, 0.5)
-    assert router.status()["task_log_dropped"] == 1, "nobody can tell which task that was about"
+    assert router.status()["task_log_dropped"] == 1, "the task of this feedback is unknown"
 
 
 def test_decisions_without_a_policy_are_not_logged(plane: FakeControlPlane, home: Path) -> None:
@@ -162,7 +162,7 @@ def test_its_files_are_limited_and_no_line_is_cut(plane: FakeControlPlane, home:
     assert all(file.stat().st_size <= 4_096 for file in home.parent.iterdir())
     order = [home.with_name("tasks.2.jsonl"), home.with_name("tasks.1.jsonl"), home]
     kept = [line["at"] for file in order for line in read(file)]
-    assert kept == list(range(kept[0], 300)), "the oldest went, whole, and the rest is in order"
+    assert kept == list(range(kept[0], 300)), "the oldest files were removed, and the rest is in order"
 
 
 def test_with_no_older_files_allowed_it_replaces_the_full_one(home: Path) -> None:
@@ -239,9 +239,7 @@ def test_a_hanging_disk_delays_no_request_and_overflow_is_counted(
     router = logged(plane, log, tasks=25)
     status = router.status()
     assert status["outcomes_recorded"] == 25
-    assert (status["task_log_written"], status["task_log_dropped"]) == (0, 25), (
-        "15 found no room, 10 were left"
-    )
+    assert (status["task_log_written"], status["task_log_dropped"]) == (0, 25), "15 did not fit, 10 remained"
 
 
 def test_a_failing_disk_is_reported_once_and_tried_again(

@@ -147,7 +147,7 @@ def test_it_polls_at_the_interval_while_the_disk_refuses(plane: Plane, disk: Ful
         status = router.status()
     assert {request.wait_s for request in more} == {0.0}
     assert {(asked_from(request), request.since) for request in more} == {("2", 3)}
-    assert status["snapshots_applied"] == 2, "the same revision again is no progress"
+    assert status["snapshots_applied"] == 2, "the same revision again is not an advance"
     assert (status["last_error"], status["poll_failures"]) == (None, 0)
 
 

@@ -143,9 +143,7 @@ class TestIssuedKeys:
             key, _ = self.issue(expires_at=clock.now() + timedelta(hours=1))
             now.shift(timedelta(hours=1) - timedelta(seconds=1))
             successor, _ = actions.rotate_key(key.key_id, actor=SYSTEM)
-            assert successor.expires_at == clock.now() + timedelta(hours=1), (
-                "it lives as long as the first one"
-            )
+            assert successor.expires_at == clock.now() + timedelta(hours=1), "it expires with the first one"
 
     def test_a_key_is_rotated_once_so_two_are_alive_at_most(self) -> None:
         key, _ = self.issue()

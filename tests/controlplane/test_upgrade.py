@@ -104,7 +104,7 @@ def test_nothing_is_lost_and_the_log_still_verifies(upgraded: Counter[str]) -> N
     found = verification.verify(with_file=False)
     assert found.count == upgraded["audit.entry"] + 1
     assert {(f.kind, f.seq) for f in found.findings} == {("bad signature", 40), ("bad signature", 64)}, (
-        "that instance's key is not trusted on this one; everything else is as the log says"
+        "this instance does not trust the other one's key; everything else matches the log"
     )
 
 

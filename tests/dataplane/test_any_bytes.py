@@ -95,7 +95,7 @@ def test_everything_is_answered_and_everything_acknowledged_is_stored(served: Se
     assert kept >= counted.tasks.keys()
     assert OutcomeBucket.objects.aggregate(Sum("tasks"))["tasks__sum"] == sum(counted.tasks.values())
     assert Feedback.objects.count() == len(counted.words)
-    assert counted.answers["202"] > REQUESTS / 20, "too few are taken"
+    assert counted.answers["202"] > REQUESTS / 20, "too few are accepted"
 
 
 def test_a_path_with_a_lone_surrogate_can_be_echoed() -> None:

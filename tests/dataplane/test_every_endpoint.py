@@ -149,7 +149,7 @@ def test_every_endpoint_has_a_row(plane: Plane) -> None:
     assert {path: endpoint.method for path, endpoint in endpoints.items()} == {
         p: d.method for p, d in ENDPOINTS.items()
     }, "an endpoint of the gateway without a row in ENDPOINTS"
-    assert set(gateway._probes) == set(OPEN), "a probe: say in OPEN that anybody may read it"
+    assert set(gateway._probes) == set(OPEN), "a probe that anybody may read must be listed in OPEN"
 
 
 def test_only_a_router_gets_access(served: Served, keys: dict[str, str], plane: Plane) -> None:

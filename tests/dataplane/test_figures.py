@@ -120,7 +120,7 @@ def test_it_counts_outcomes_by_arm_and_their_missing_figures(plane: Plane, serve
     ]
     assert under == [5, 5, 15, 16]  # 0 and 63 ms, 1,046 ms, and more than nine hours
     assert plane.post("/router/v1/outcomes", served.key, b"{").status == 400
-    assert _value("outcomes_total", grade="success", **place) == 100, "what is refused is not counted"
+    assert _value("outcomes_total", grade="success", **place) == 100, "refused outcomes are not counted"
 
 
 def test_the_metrics_end_with_the_process(served: Served) -> None:

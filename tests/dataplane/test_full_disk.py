@@ -165,7 +165,7 @@ def test_a_rollback_with_a_full_disk_is_confirmed_by_the_readback(tmp_path: Path
         assert rollout.state == State.ROLLED_BACK
         assert rollout.readback == {"confirmed": 1, "of": 1, "stragglers": [], "silent": [], "lost": []}
         row = Router.objects.get(instance="r-1")
-        assert row.revision < environment.revision, "its tag is of what the disk holds"
+        assert row.revision < environment.revision, "its tag is that of the stored snapshot"
         path.rmdir()
         path.write_bytes(stored)
         until(lambda: Router.objects.get(instance="r-1").revision == environment.revision)

@@ -196,9 +196,9 @@ def test_plano_gets_the_same_policy_as_a_router(plane: "Plane", served: "Served"
     known = {model["model"] for model in entry["baseline"]["policy"]["models"].values()}
     assert {model["model"] for model in document["routing_preferences"]} <= known
     plano.policy(name, revision=document["revision"])
-    assert plano.fetched == 1, "what it has is new enough"
+    assert plano.fetched == 1, "its cached policy is new enough"
     plano.policy(name, revision=document["revision"] + 5)
-    assert plano.fetched == 2, "a caller knows of something newer; it gets the newest that there is"
+    assert plano.fetched == 2, "the caller named a later revision, and gets the newest one"
     plano.policy(name, at=301)
     assert plano.fetched == 3
 

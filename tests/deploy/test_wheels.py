@@ -294,5 +294,5 @@ def test_the_server_runs_from_its_wheel_in_an_empty_folder(serving: str, tmp_pat
     assert httpx.get(f"{serving}/static/console/console.css").status_code == 200, "its static files are there"
     assert json.loads(httpx.get(f"{serving}/readyz").content)
     assert (tmp_path / "var" / "pointsman.sqlite3").is_file(), (
-        "what is the instance's own lies where it was started"
+        "the instance's files are in the folder where it was started"
     )

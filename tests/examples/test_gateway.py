@@ -122,7 +122,7 @@ def test_it_returns_the_answer_of_the_chosen_model_and_its_cost(town: Town) -> N
     answer = town.ask(**JSON_WANTED)
     assert answer.json()["choices"][0]["message"]["content"] == GOOD
     assert answer.headers["x-pointsman-model"] == "small"
-    assert town.provider.asked[0]["temperature"] == 0, "the policy's parameters go along"
+    assert town.provider.asked[0]["temperature"] == 0, "the policy's parameters are sent"
     bucket = town.bucket()
     assert (bucket["successes"], bucket["endpoint"], bucket["model"]) == (1, "/tickets", "small")
     assert bucket["cost_nusd"]["sum"] == 150_000 + 60_000
@@ -135,7 +135,7 @@ def test_it_asks_the_stronger_model_when_the_answer_is_uncertain(town: Town) -> 
     assert answer.headers["x-pointsman-model"] == "large"
     bucket = town.bucket()
     assert (bucket["escalations"], bucket["attempts"], bucket["models"]) == (1, 2, {"small": 1, "large": 1})
-    assert bucket["ungraded"] == 1, "that an answer came is no grade"
+    assert bucket["ungraded"] == 1, "an answer alone is not a grade"
     assert bucket["cost_nusd"]["sum"] == 210_000 + 4_500_000
 
 
@@ -207,7 +207,7 @@ def test_an_interrupted_stream_is_recorded(town: Town, whole: bool) -> None:
 def test_feedback_is_assigned_to_its_task(town: Town) -> None:
     town.provider.says = {"small": [(GOOD, None)]}
     decision = town.ask().headers["x-pointsman-decision-id"]
-    assert DecisionToken.decode(decision).recorded, "it carries the task's cost"
+    assert DecisionToken.decode(decision).recorded, "it contains the task's cost"
     said = {"decision_id": decision, "kind": "human_review", "success": True}
     assert town.client.post("/v1/feedback", json=said).status_code == 202
     assert town.plane.wait_for(lambda: town.plane.feedback)

@@ -69,7 +69,7 @@ def test_node_follows_changes_and_survives_an_outage(plane: FakeControlPlane, tm
             assert eventually(lambda: "keeping the last known good" in said(tmp_path, "err"))
     with plane.outage(), running(plane, tmp_path, *command):  # restarted during the outage
         assert eventually(lambda: "keeping the last known good" in said(tmp_path, "err"))
-    assert polls(plane)[1].headers["If-None-Match"], "it asks for what is newer"
+    assert polls(plane)[1].headers["If-None-Match"], "it requests only changes"
 
 
 @needs_node

@@ -121,7 +121,7 @@ def test_it_sends_each_request_to_the_model_of_the_policy(plane: FakeControlPlan
         ("long", "large", 1),
     }
     assert all(bucket["cost_nusd"]["n"] == 1 and bucket["cost_nusd"]["sum"] > 0 for bucket in buckets)
-    assert all(bucket["ungraded"] == 1 for bucket in buckets), "answered is not successful"
+    assert all(bucket["ungraded"] == 1 for bucket in buckets), "an answer alone is not a success"
 
 
 def test_a_rescued_request_is_one_successful_task(plane: FakeControlPlane, tmp_path: Path) -> None:

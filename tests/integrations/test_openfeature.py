@@ -112,7 +112,7 @@ def test_an_unavailable_control_plane_makes_the_provider_stale(plane: FakeContro
         while not said and time.monotonic() < deadline:
             time.sleep(0.05)
         assert said and said[0].startswith("no contact with the control plane for")
-        assert client.get_string_value("chat", "mine") == "x/small", "the last known good goes on"
+        assert client.get_string_value("chat", "mine") == "x/small", "the last known good policy stays in use"
 
 
 def test_without_a_policy_in_time_it_is_not_ready() -> None:

@@ -123,7 +123,9 @@ def ready() -> bool:
 @pytest.mark.timeout(MINUTES * 60 + 120)
 def test_its_commands_lead_to_a_completed_and_a_rolled_back_rollout(shell: Shell) -> None:
     install, up, key, init, shop, gateway, cheaper, too_cheap = COMMANDS
-    assert "pip install" in install, "the one that needs an index: tests/deploy/test_wheels.py installs both"
+    assert "pip install" in install, (
+        "this one needs a package index; tests/deploy/test_wheels.py installs both"
+    )
     assert shell.type(up)[0] == 0, shell.said.read_text()
     assert ready()
     assert shell.type(key)[0] == 0

@@ -74,7 +74,7 @@ def test_it_enters_each_stage_once_and_skips_none() -> None:
         thread.join()
 
     assert not errors, errors[0]
-    assert lost, "nobody ever met: the test shows nothing"
+    assert lost, "there was no collision, so the test shows nothing"
     moves = 0
     for rollout in Rollout.objects.all():
         history = list(rollout.transitions.filter(event="advance").order_by("sequence"))

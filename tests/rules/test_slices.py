@@ -61,7 +61,7 @@ def test_it_follows_only_the_largest_up_to_the_limit() -> None:
     assert "later" not in followed.endpoints
     pairs = {f"a>{i}": (20, 20) for i in range(MOST_PAIRS + 2)}
     found = followed.take(window(1_000, pairs))
-    assert followed.pairs == sorted(pairs)[:MOST_PAIRS], "of equal ones the first by name"
+    assert followed.pairs == sorted(pairs)[:MOST_PAIRS], "of equal endpoints, the first by name"
     assert found["pair (others)"] == (sums(20) + sums(20), sums(20) + sums(20))
 
 
@@ -87,7 +87,7 @@ def test_it_sums_the_differing_tasks_of_both_arms() -> None:
     assert differing_sums(ClosedWindow(1, 0, 0, arm, arm, candidate_differing=known)) is None
     assert differing_sums(ClosedWindow(1, 0, 0, none, none)) is None
     quiet = ClosedWindow(1, 0, 0, none, arm, baseline_differing=known)
-    assert differing_sums(quiet) == (SliceSums(), sums(6)), "an arm without tasks need not say"
+    assert differing_sums(quiet) == (SliceSums(), sums(6)), "an arm without tasks need not report"
 
 
 def test_it_is_the_same_after_storage() -> None:

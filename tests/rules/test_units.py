@@ -154,7 +154,7 @@ def test_without_a_prediction_it_uses_the_windows_own_rate() -> None:
     assert units.seen[1] == pytest.approx([20, 5, 3, 3 * 0.85])
     units.take(window({}, {1: (10, 0), 3: (0, 0)}, minute=1))
     assert units.seen[1] == pytest.approx([30, 5, 3, 3 * 0.85])
-    assert 3 not in units.seen, "a cell without tasks is no cell"
+    assert 3 not in units.seen, "a cell without tasks is left out"
 
 
 def test_a_predicted_rate_stays_below_one() -> None:

@@ -200,7 +200,7 @@ class Plane(Granian):
 def until(condition: Callable[[], T], seconds: float = PATIENCE_S) -> T:
     deadline = time.monotonic() + seconds
     while not (result := condition()):
-        assert time.monotonic() < deadline, "it did not come about"
+        assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.02)
     return result
 

@@ -49,7 +49,7 @@ def test_every_answer_is_in_the_document(part: int) -> None:
     assert not fuzzer.failures, "\n\n".join(fuzzer.failures.values())
     assert asked >= cases * len(mine) / len(operations)
     assert sum(count for status, count in fuzzer.asked.items() if status < 300) > asked / 4, (
-        "too few get through"
+        "too few are accepted"
     )
 
 

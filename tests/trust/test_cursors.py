@@ -53,7 +53,7 @@ def test_a_forged_cursor_is_a_404() -> None:
             ):
                 failed.append(f"{path} from {cursor[:40]}: {answer.status_code}")
     assert failed == []
-    assert seen >= LISTS, f"no list any more? {LISTS - seen}"
+    assert seen >= LISTS, f"not a list any more: {LISTS - seen}"
 
 
 def test_its_own_cursor_continues_the_list() -> None:

@@ -59,13 +59,13 @@ FRAME: dict[str, tuple[int, str]] = {
     "console/account/recovery-codes/": (302, "of one's own account"),
     "console/account/recovery-codes/new/": (302, "of one's own account"),
     "console/account/second-factor/": (302, "leads to one's own account"),
-    "console/invitation/": (410, "what an invitation gives, to who opened its link"),
+    "console/invitation/": (410, "for whoever opened an invitation's link"),
     "console/invitation/<str:token>/": (302, "an invitation's link"),
     "console/password_change/": (302, "of one's own password"),
     "console/password_change/done/": (302, "of one's own password"),
     "console/autocomplete/": (302, "no model is registered"),
-    "console/jsi18n/": (302, "words of the frame"),
-    "console/search/": (302, "the frame's search, over nothing"),
+    "console/jsi18n/": (302, "translations for the theme"),
+    "console/search/": (302, "the theme's search, over no models"),
     "console/r/<path:content_type_id>/<path:object_id>/": (302, "no model has a page"),
     "console/(?P<url>.*)$": (302, "nothing"),
 }
@@ -112,12 +112,12 @@ def test_every_url_has_a_row_for_each_of_its_methods() -> None:
     there = {(m, at) for at, pattern in answering.items() if at not in FRAME for m in methods_of(pattern)}
     missing = [row_to_add(method, at, answering[at]) for method, at in sorted(there - known)]
     assert not missing, (
-        "Add these rows, and nothing else: in place of ANY who may (needs.py), in place of the address one that exists "
-        "in world.py, with a body that is granted, and its status if that is not 200, 204 (DELETE) or 302 (a form). "
-        "An address that is open by design goes into FRAME of this file.\n" + "\n".join(missing)
+        "Add only these rows. Replace ANY by what the caller needs (needs.py), and the URL by one that exists in "
+        "world.py, with a body that is accepted. Give the status if it is not 200, 204 (DELETE) or 302 (a form). "
+        "A URL that is open by design goes into FRAME in this file.\n" + "\n".join(missing)
     )
-    assert sorted(known - there) == [], "rows of addresses that are no more: take them out"
-    assert set(FRAME) - set(answering) == set(), "addresses of the frame that are no more: take them out"
+    assert sorted(known - there) == [], "rows of URLs that no longer exist: remove them"
+    assert set(FRAME) - set(answering) == set(), "URLs of frameworks that no longer exist: remove them"
 
 
 @pytest.mark.parametrize("at", FRAME)
