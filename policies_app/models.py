@@ -74,8 +74,8 @@ class Workload(models.Model):
     )
     # A slower task counts as slow. None: not declared, so a rollout measures it on its baseline.
     latency_tolerance_ms = models.PositiveIntegerField(null=True, blank=True)
-    # US dollars per day and environment that mirrored tasks may cost (shadow only). None: limited only by their
-    # share.
+    # US dollars that mirrored tasks of one rollout may cost per UTC day (shadow only). None: limited only by
+    # their share.
     mirror_budget_usd = models.DecimalField(
         max_digits=12, decimal_places=2, null=True, blank=True, validators=[MinValueValidator(0)]
     )

@@ -192,7 +192,7 @@ class WorkloadForm(VersionedForm):
             "success_signal": "What shows that a task succeeded.",
             "outcome_lag_s": "How long until an outcome may be judged: graders and users answer late.",
             "unit": "What stays on one arm of a rollout.",
-            "mirror_budget_usd": "What mirrored tasks may cost per day and environment. Empty: no limit.",
+            "mirror_budget_usd": "What mirrored tasks of one rollout may cost per UTC day. Empty: no limit.",
             "latency_tolerance_ms": "A slower task counts as slow. Empty: measured before each rollout.",
         }
 

@@ -1,6 +1,7 @@
 """Measure the baseline before a rollout: the reference for margins, tails and caps. Pure.
 
-The reference is fixed at the start. If it moved with the data, the margin would drift along with the candidate.
+The reference is fixed once it rests on enough outcomes. If it moved with the data, the margin would drift along with
+the candidate.
 """
 
 import math
