@@ -16,9 +16,10 @@ from controlplane.core.actors import SYSTEM
 from pointsman.reporting.histogram import middle
 from policies_app.models import Environment, Workload
 from rollout_app import actions
-from rollout_app.blast_radius.radius import radius_of
+from rollout_app.blast_radius.latency import projected_latency
+from rollout_app.blast_radius.radius import radius_of, radius_of_candidate
 from rollout_app.blast_radius.rehearsed import RehearsedRoute
-from rollout_app.blast_radius.shadow_stage import mirror_answer, shadow_stage_answer
+from rollout_app.blast_radius.shadow_stage import _change, mirror_answer, shadow_stage_answer
 from rollout_app.blast_radius.words import unknowns
 from rollout_app.engine.evidence import MirrorSums, ShadowSums
 from rollout_app.engine.shadow import SecondStageCosts
@@ -146,6 +147,98 @@ def test_the_latency_of_a_model_that_never_served_is_unknown(place: Place) -> No
     assert found["now_ms"] == pytest.approx(middle(100))
     assert (found["candidate_ms"], found["change_ms"], found["unmeasured"]) == (None, None, [SMALL])
     assert "unknown" in found["sentence"] and SMALL in found["sentence"]
+
+
+def change_of(place: Place) -> dict[str, Any]:
+    """The change of latency of a candidate that asks the weak model first, then the strong one."""
+    escalate = {"max": 1, "to": "large", "when": "response.confidence < 0.7"}
+    candidate = version(place[1], default="small", rules=[], escalate=escalate)
+    found: dict[str, Any] = _change(projected_latency(radius_of_candidate(*place, candidate)))
+    return found
+
+
+def test_answers_of_the_current_hour_are_timed(place: Place) -> None:
+    """It once said "fewer than 100 timed answers" after 1,000: latencies are rolled up when the hour is over."""
+    now = clock.now().replace(second=0, microsecond=0)
+    outcome(*place, now, tasks=600, model="large")
+    outcome(*place, now, tasks=600, model="small", rule="pin")
+    rollups.refresh()
+    found = change_of(place)
+    assert (found["now_ms"], found["unmeasured"]) == (pytest.approx(middle(100)), [])
+    assert found["sentence"].startswith("Mean latency: between ")
+
+
+def test_answers_after_the_first_move_are_not_of_the_time_before(place: Place) -> None:
+    now = clock.now().replace(second=0, microsecond=0)
+    outcome(*place, now - timedelta(minutes=9), tasks=600, model="large")
+    rollout = shadowed(place)
+    Rollout.objects.filter(pk=rollout.pk).update(
+        stages=[{"mode": "full"}], started_at=now - timedelta(minutes=5)
+    )
+    outcome(*place, now, tasks=600, model="small", version=rollout.candidate.number)
+    found = _change(projected_latency(radius_of(Rollout.objects.get(pk=rollout.pk))))
+    assert found["unmeasured"] == [SMALL]
+    assert found["sentence"] == (
+        "The change in latency is unknown. In the 7 days before the candidate gets traffic, "
+        f"{SMALL} answered no task."
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (
+            {"tasks": 60},
+            f"{SMALL} answered 60 tasks on the first attempt, 60 of them with a known latency; 100",
+        ),
+        (
+            {"tasks": 400, "latency_histogram": {"zero": 0, "counts": {"80": 99}}},
+            f"{SMALL} answered 400 tasks on the first attempt, 99 of them with a known latency; 100 are needed.",
+        ),
+        (
+            {"tasks": 400, "latency_histogram": {"zero": 0, "counts": {}}},
+            f"{SMALL} answered 400 tasks on the first attempt, but routers reported no latency.",
+        ),
+        (
+            {"tasks": 1_400, "rule": "default"},
+            f"{SMALL} answered 1,400 tasks, but none on the first attempt.",
+        ),
+        (
+            {"tasks": 1_400, "escalations": 20},
+            f"{SMALL} answered 1,380 tasks on the first attempt, 0 of them with a known latency; 100 are needed.",
+        ),
+    ],
+)
+def test_it_says_what_is_missing_to_know_the_latency(place: Place, given: dict[str, Any], why: str) -> None:
+    """Each was "fewer than 100 timed answers", also after 1,400 answers to other models' tasks."""
+    timed(place, "large", 100)
+    at = clock.now().replace(second=0, microsecond=0) - timedelta(hours=3)
+    outcome(*place, at, **({"model": "small", "rule": "pin"} | given))
+    rollups.refresh()
+    found = change_of(place)
+    assert found["unmeasured"] == [SMALL] and why in found["sentence"]
+
+
+@pytest.mark.parametrize(
+    ("histogram", "why"),
+    [
+        ({}, "routers reported no latency for the 5,000 tasks of the baseline."),
+        (
+            {"zero": 0, "counts": {"100": 7}},
+            "the baseline answered 5,000 tasks, 7 of them with a known latency;",
+        ),
+    ],
+)
+def test_it_says_what_is_missing_of_the_baseline(place: Place, histogram: dict[str, Any], why: str) -> None:
+    """Each was "too few tasks of the week before were timed". Other versions timed both models."""
+    other = version(place[1], default="small", rules=[])
+    for model in ("small", "large"):
+        timed(place, model, 100, version=other.number, rule="pin")
+    at = clock.now().replace(second=0, microsecond=0) - timedelta(hours=3)
+    outcome(*place, at, tasks=5_000, model="large", latency_histogram=histogram)
+    rollups.refresh()
+    found = change_of(place)
+    assert (found["now_ms"], found["unmeasured"]) == (None, []) and why in found["sentence"]
 
 
 def test_cheap_against_strong_is_paired(place: Place) -> None:

@@ -21,6 +21,7 @@ from rollout_app.review.reading.sums import (
     Route,
     Routes,
     Slots,
+    TimedRow,
     added,
     arms_by_time,
     grouped,
@@ -29,6 +30,7 @@ from rollout_app.review.reading.sums import (
     routes,
     routes_by_part,
     routes_of,
+    timed_rows,
 )
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "Slots",
     "Sources",
     "Span",
+    "TimedRow",
     "Times",
     "added",
     "arms_by_time",
@@ -51,6 +54,7 @@ __all__ = [
     "routes_by_part",
     "routes_of",
     "sources",
+    "timed_rows",
     "times",
     "times_of",
 ]

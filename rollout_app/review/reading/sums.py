@@ -179,6 +179,34 @@ def latencies_by_part(read: Times) -> list[dict[str, Histogram]]:
     return [dict(histograms) for histograms in found]
 
 
+class TimedRow(NamedTuple):
+    """One row of a route: an hour, or a minute where the hour is not over. `histogram` is empty without latencies."""
+
+    version: int
+    rule: str
+    model: str
+    tasks: int
+    escalations: int
+    histogram: Mapping[str, Any]
+
+
+def timed_rows(
+    environment: Environment, workload: Workload, start: datetime, end: datetime
+) -> Iterator[TimedRow]:
+    """Yield the rows of a period with their latencies in milliseconds. The minutes of the current hour count, too."""
+    (read,) = times_of([Periods(environment, workload, [(start, end)], days=False)])
+    names = "version, rule, model, tasks, escalations, CAST(latency_histogram AS text)"
+    selects = [
+        Statement(
+            f"SELECT {names} FROM {rows.model._meta.db_table} WHERE {rows.where.text}",  # noqa: S608 — our own names; bound values
+            rows.where.values,
+        )
+        for rows in _rows(read)
+    ]
+    for *route, histogram in united(selects):
+        yield TimedRow._make([*route, json.loads(histogram)])
+
+
 def grouped(found: Routes, key: Callable[[Route], Hashable]) -> dict[Any, OutcomeSums]:
     """Group the sums by `key(route)`."""
     groups: dict[Any, OutcomeSums] = {}
