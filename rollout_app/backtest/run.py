@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pointsman.evaluate import CompiledPolicy
+from pointsman.plurals import counted, plural_of
 from pointsman.reporting.histogram import Histogram
 from rollout_app.backtest.curve import Point, RouterScore, aiq, by_score, hull, mixed, pgr, random_router
 from rollout_app.backtest.follow import Followed, Unrecorded, follow
@@ -294,7 +295,8 @@ def _nothing(run: Run) -> str:
         return "There are no tasks."
     model, count = run.left_out.most_common(1)[0]
     return (
-        f"None of {run.read:,} tasks can be compared: {count:,} have no known outcome of {model}. "
+        f"None of {counted(run.read, 'task')} can be compared: {count:,} {plural_of(count, 'has', 'have')} no known "
+        f"outcome of {model}. "
         "A log of one model says nothing about another one."
     )
 

@@ -15,6 +15,7 @@ import msgspec
 
 from controlplane.core.actors import SYSTEM
 from controlplane.core.errors import RolloutMoved
+from pointsman.plurals import counted
 from policies_app.models import Workload
 from rollout_app import actions
 from rollout_app.engine.accumulator import Accumulator
@@ -65,7 +66,7 @@ def roll_back_if_failing(pk: UUID | str, now: datetime, error: Exception, *, ane
     failed = f"The evaluation failed ({type(error).__name__}), and what could still be counted shows harm."
     if harm := _harm(rollout, rows, before):
         reason = (
-            f"{failed} {harm.failures:,} of {harm.tasks:,} graded candidate tasks failed: "
+            f"{failed} {harm.failures:,} of {counted(harm.tasks, 'graded candidate task')} failed: "
             f"{harm.difference * 100:+.1f} points compared with the baseline of the same minutes."
         )
         return _roll_back(rollout, reason, {"code": "guardrail", "failures_alone": harm.as_dict()})

@@ -74,9 +74,7 @@ def test_a_failure_falls_back_like_in_a_router() -> None:
 
 
 def test_a_log_of_one_model_is_refused_with_an_explanation() -> None:
-    with pytest.raises(
-        ValueError, match="None of 1 tasks can be compared: 1 have no known outcome of x/large"
-    ):
+    with pytest.raises(ValueError, match="None of 1 task can be compared: 1 has no known outcome of x/large"):
         backtest({"p": policy()}, [task(GOOD, None)])
 
 
