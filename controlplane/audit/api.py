@@ -134,7 +134,9 @@ class FindingSerializer(serializers.Serializer[Any]):
 
 
 class VerificationSerializer(serializers.Serializer[Any]):
-    verified = serializers.BooleanField()
+    verified = serializers.BooleanField(
+        help_text="false for a log without entries, too: nothing was verified"
+    )
     entries = serializers.IntegerField()
     hash = serializers.CharField(help_text="the hash of the last entry")
     checkpoint = serializers.IntegerField(
@@ -154,7 +156,7 @@ class VerificationView(ApiView):
         self.require(Role.VIEWER, "")
         found = verification.verify()
         document = {
-            "verified": not found.findings,
+            "verified": found.count > 0 and not found.findings,
             "entries": found.count,
             "hash": found.hash,
             "checkpoint": found.checkpoint and found.checkpoint.seq,

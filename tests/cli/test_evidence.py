@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from django.db import connection
 
+from controlplane.audit import verification
 from policies_app.models import Workload
 from tests.cli.conftest import Run
 from tests.support import append_only, builders
@@ -108,6 +109,13 @@ def test_the_audit_log_is_verified_remotely(run: Run, workload: Workload) -> Non
     assert (code, error) == (0, "")
     assert said.startswith("Verified: ")
     assert json.loads(run("--json", "audit", "verify")[1])["verified"] is True
+
+
+def test_a_log_without_entries_is_not_called_verified(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = verification.Verified(findings=[], count=0, hash="", checkpoint=None)
+    monkeypatch.setattr(verification, "verify", lambda: empty)
+    code, said, _ = run("audit", "verify")
+    assert (code, said.strip()) == (2, "No entries yet: nothing was verified.")
 
 
 @pytest.mark.usefixtures("as_it_was_built")

@@ -11,11 +11,13 @@ from django.core.management import CommandError, call_command
 from django.db import transaction
 
 from controlplane.access.models import Key
-from controlplane.audit import checkpoints, exports, log
+from controlplane.audit import checkpoints, exports, log, verification
 from controlplane.audit.models import Entry
 from controlplane.core.actors import SYSTEM
 from tests.support import builders
 from tests.support.callers import Caller
+from tests.support.pages import text
+from tests.support.people import logged_in
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "verify_audit.py"
 JUNK = [b"", b"\n", b"\x00\xff\xfe\x80" * 50, b"pointsman.audit/", b"no checkpoint at all\n"]
@@ -95,6 +97,17 @@ def test_an_entry_that_cannot_be_read_is_named(exported: Path) -> None:
 def test_an_empty_log_is_not_verified() -> None:
     with pytest.raises(CommandError, match="no entries"):
         call_command("audit", "verify", "--without-file", stdout=StringIO())
+
+
+@pytest.mark.django_db
+def test_neither_the_page_nor_the_api_calls_an_empty_log_verified(monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = verification.Verified(findings=[], count=0, hash="", checkpoint=None)
+    monkeypatch.setattr(verification, "verify", lambda: empty)
+    answer = Caller()("POST", "audit/verification", {})
+    assert (answer.status_code, answer.json()["verified"]) == (200, False)
+    page = text(logged_in("vera", "viewer").post("/console/audit/verify/"))
+    assert "No entries yet: nothing was verified." in page
+    assert "Verified:" not in page and "altered" not in page
 
 
 @pytest.mark.django_db

@@ -166,7 +166,8 @@ def _dollars(interval: Any) -> str:
 
 @audit.command("verify")
 def verify(context: typer.Context) -> None:
-    """Check the whole audit log against its head, checkpoints and the data. Exits with 1 if anything differs."""
+    """Check the whole audit log against its head, checkpoints and the data. Exits with 1 if anything differs, and
+    with 2 if there are no entries."""
     settings: Settings = context.obj
     with settings.connect() as server:
         found = server.compute("audit/verification", {}, BACKTEST_S)
@@ -178,9 +179,11 @@ def verify(context: typer.Context) -> None:
         text = "\n".join(
             ["NOT verified: " + text, *(f"  {one['kind']}: {one['sentence']}" for one in found["findings"])]
         )
+    if not found["entries"] and not found["findings"]:
+        text = "No entries yet: nothing was verified."
     settings.output.data(found, text)
     if not found["verified"]:
-        raise typer.Exit(1)
+        raise typer.Exit(1 if found["findings"] else 2)
 
 
 def _text(file: Path) -> str:
