@@ -52,21 +52,23 @@ def home(request: HttpRequest) -> HttpResponse:
 
 def _now(request: HttpRequest) -> dict[str, Any]:
     environments, found = environments_of(request), needs(request)
-    waiting_changes, engine, unusual = changes.waiting_for(request), engine_seen(), alarms(environments)
+    engine, unusual = engine_seen(), alarms(environments)
+    waiting_changes, own_changes = changes.waiting(request)
     return {
         "needs": found,
         "most": SHOWN,
-        "heading": _heading(found, len(waiting_changes), engine, unusual),
+        "heading": _heading(found, len(waiting_changes), engine, unusual, len(own_changes)),
         "engine": engine,
         "alarms": unusual,
         "waiting_changes": waiting_changes,
+        "own_changes": own_changes,
         "fleets": fleets(environments),
         "changes": sentences.told(list(audit.visible(request).exclude(action__in=sentences.SIGN_INS)[:8])),
     }
 
 
-def _heading(found: RolloutNeeds, changes: int, engine: EngineSeen, unusual: Alarms) -> str:
-    """Return the single most important sentence."""
+def _heading(found: RolloutNeeds, changes: int, engine: EngineSeen, unusual: Alarms, own: int) -> str:
+    """Return the single most important sentence. `own`: this person's changes that wait for somebody else."""
     for count, one, many in (
         (len(found.waiting), "1 rollout waits for you", "{} rollouts wait for you"),
         (changes, "1 change waits for you", "{} changes wait for you"),
@@ -80,6 +82,7 @@ def _heading(found: RolloutNeeds, changes: int, engine: EngineSeen, unusual: Ala
             "1 of your rollouts waits for an approval",
             "{} of your rollouts wait for an approval",
         ),
+        (own, "1 of your changes waits for an approval", "{} of your changes wait for an approval"),
     ):
         if count:
             return one if count == 1 else many.format(f"{count} or more" if count == SHOWN else count)

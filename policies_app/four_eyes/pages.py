@@ -162,17 +162,18 @@ def address_of(found: ChangeRequest) -> str:
     return reverse("console:change", args=[found.pk])
 
 
-def waiting_for(request: HttpRequest) -> list[ChangeRequest]:
-    """Return the changes that this person can approve."""
-    rows = change_requests_for(person(request)).filter(state=ChangeRequest.State.WAITING)
+def waiting(request: HttpRequest) -> tuple[list[ChangeRequest], list[ChangeRequest]]:
+    """Return the changes that this person can approve, and their own that wait for somebody else."""
+    rows = list(change_requests_for(person(request)).filter(state=ChangeRequest.State.WAITING))
     own = str(person(request).pk)
-    return [
+    to_approve = [
         change
         for change in rows
         if own not in change.contributors
         and own not in [approval["user_id"] for approval in change.approvals]
         and may(request, Role.APPROVER, change.environment)
     ]
+    return to_approve, [change for change in rows if own in change.contributors]
 
 
 urlpatterns = [

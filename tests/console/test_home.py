@@ -2,14 +2,18 @@
 
 from typing import Any
 
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
+from controlplane.access.change_requests import withdraw
 from controlplane.audit import log
 from controlplane.core import clock
 from controlplane.core.actors import SYSTEM
 from controlplane.core.models import Heartbeat
 from controlplane.core.schedule import ENGINE
 from policies_app import actions as policies
+from policies_app.four_eyes.actions import request_four_eyes_off
 from policies_app.models import Environment, Workload
 from rollout_app import actions
 from rollout_app.models import Rollout
@@ -98,3 +102,31 @@ def test_it_shows_the_persons_own_rollout_that_waits_for_an_approval(
     page = text(people("maria", "editor").get(reverse("console:index")))
     assert "1 of your rollouts waits for an approval" in page and "Yours" in page
     assert "awaiting approval" in page and "All quiet" not in page
+
+
+def test_home_lists_a_persons_own_change_that_waits_for_another(
+    people: People, production: Environment
+) -> None:
+    Heartbeat.objects.create(job=ENGINE, at=clock.now())
+    maria = people("maria", "admin")
+    change = request_four_eyes_off(production, actor=actor_of("maria"), reason="a drill")
+    page = text(maria.get("/console/"))
+    assert "1 of your changes waits for an approval" in page
+    assert f'href="/console/changes/{change.pk}/"' in page and "Switch four eyes off in production" in page
+    assert "Waiting for approval by an approver in production who neither wrote nor requested it." in page
+    assert "Your changes" not in text(people("tom", "approver").get("/console/"))
+    withdraw(change, actor=actor_of("maria"), reason="not now")
+    assert "Your changes" not in text(maria.get("/console/"))
+
+
+def test_home_asks_the_database_as_often_with_many_own_changes(people: People) -> None:
+    maria = people("maria", "admin")
+    counts: list[int] = []
+    for names in ("a",), ("b", "c", "d"):
+        for name in names:
+            place = builders.environment(f"place-{name}", four_eyes=True)
+            request_four_eyes_off(place, actor=actor_of("maria"), reason="a drill")
+        with CaptureQueriesContext(connection) as queries:
+            assert text(maria.get("/console/")).count("Waiting for approval by") == len(counts) * 3 + 1
+        counts.append(len(queries))
+    assert counts[1] <= counts[0], counts
