@@ -18,7 +18,7 @@ from policies_app.console.lookups import environments_of, may_edit, trail, versi
 from policies_app.console.workloads import served_in, served_places
 from policies_app.documents.differences import differences
 from policies_app.documents.line_diff import side_by_side
-from policies_app.documents.yaml_text import FIRST_POLICY, KEYS, as_yaml
+from policies_app.documents.yaml_text import EXAMPLE_MODELS, KEYS, as_yaml, first_policy
 from policies_app.forms import VersionForm
 from policies_app.models import Model, PolicyVersion, Workload
 
@@ -119,7 +119,19 @@ def _starting_text(request: HttpRequest, workload: Workload) -> str:
     """Return the version given by `?from=`, otherwise the newest, otherwise a template for a first policy."""
     asked = "from" in request.GET
     version = version_asked(request, workload, "from") if asked else workload.versions.first()
-    return as_yaml(version.document) if version else FIRST_POLICY.format(workload=workload.name)
+    return as_yaml(version.document) if version else first_policy(workload.name, *_two_models())
+
+
+def _two_models() -> tuple[str, str]:
+    """Return a cheap and an expensive enabled model for the template; with fewer than two, the example's."""
+    prices = {
+        model.name: (model.input_nusd_per_mtok or 0) + (model.output_nusd_per_mtok or 0)
+        for model in Model.objects.filter(enabled=True)
+    }
+    if len(prices) < 2 or prices.keys() >= set(EXAMPLE_MODELS):
+        return EXAMPLE_MODELS
+    by_price = sorted(prices, key=lambda name: (prices[name], name))
+    return by_price[0], by_price[-1]
 
 
 @console_view("GET")

@@ -23,6 +23,7 @@ def new_workload(request: HttpRequest) -> HttpResponse:
             request, f"{workload.name} was registered. Now write its first policy.", to=address_of(workload)
         )
     context = {"form": form, "heading": "New workload", "button": "Register it", "back": ".."}
+    context["may_create_team"] = may(request, Role.ADMIN, "")
     crumbs, status = trail(), status_of(form)
     return page(request, "setup/workload.html", context, title="New workload", crumbs=crumbs, status=status)
 

@@ -1,5 +1,6 @@
 """Format a policy document as people write it: YAML in the format's own key order."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -65,9 +66,9 @@ format: 1
 workload: {workload}
 models:                 # weakest first; the names are local to this policy
   small:
-    model: openai/gpt-4o-mini
+    model: {weak}
   large:
-    model: anthropic/claude-sonnet-4-5
+    model: {strong}
 rules:                  # first match wins
   - id: heavy
     when: request.prompt_tokens > 8000
@@ -80,3 +81,14 @@ escalate:               # the answer was not good enough
   when: response.confidence < 0.7
 fallback: [large, small]
 """
+EXAMPLE_MODELS = ("openai/gpt-4o-mini", "anthropic/claude-sonnet-4-5")  # a weak and a strong one
+
+
+def first_policy(workload: str, weak: str, strong: str) -> str:
+    """Return a policy to start from. Both models should be in the catalogue: others are refused."""
+    return FIRST_POLICY.format(workload=workload, weak=_plain(weak), strong=_plain(strong))
+
+
+def _plain(name: str) -> str:
+    """Quote a name that YAML could take for a number, a word or a key."""
+    return name if "/" in name and not name.endswith(":") else json.dumps(name)

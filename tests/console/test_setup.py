@@ -1,9 +1,12 @@
 """Setting up in the console: environments, workloads, models, keys, plans, guardrails, the first steps."""
 
 from datetime import timedelta
+from io import StringIO
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
+from django.core.management import call_command
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -13,6 +16,7 @@ from controlplane.access.models import Key
 from controlplane.audit.models import Entry
 from controlplane.core.actors import SYSTEM
 from policies_app import actions
+from policies_app.catalogue.validation import problems_of_text
 from policies_app.models import Assignment, Environment, Model, Workload
 from rollout_app.apps import _save_plans
 from rollout_app.models import GuardrailOverride, Plan, Rollout
@@ -485,10 +489,46 @@ def test_an_empty_home_shows_the_first_steps_and_checks_them_off(people: People)
     place = builders.environment("production")
     workload = builders.workload("summaries")
     builders.served(place, workload)
-    assert text(client.get("/console/")).count("check_circle") == 5
+    assert text(client.get("/console/")).count("check_circle") == 6
     builders.version(workload, actor=actor_of("ada"))
     running(workload, place)
     assert "First steps" not in text(client.get("/console/"))
+
+
+def test_the_first_steps_of_a_new_instance_have_no_dead_end(people: People) -> None:
+    """An administrator follows them alone, with models of their own and nobody to approve."""
+    call_command("setup_instance", stdout=StringIO())
+    admin = Client()
+    admin.force_login(User.objects.get(username="admin"))
+    home = text(admin.get("/console/"))
+    assert home.index("Two models") < home.index("A team") < home.index("A workload")
+    assert f'href="{reverse("console:teams")}"' in text(admin.get(reverse("console:new_workload")))
+    team = builders.team("support")
+    assert "Create a team" not in text(admin.get(reverse("console:new_workload")))
+    for name, price in (("acme/large", 9), ("acme/small", 1)):
+        Model.objects.create(
+            name=name, input_nusd_per_mtok=price, output_nusd_per_mtok=price, context_window=9_000
+        )
+    workload = builders.workload("tickets", owner=team)
+    page = admin.get(reverse("console:new_version", args=["tickets"]))
+    template = page.context["form"].initial["text"]
+    assert [one for one in problems_of_text(template, workload) if one.severity == "error"] == []
+    assert template.index("acme/small") < template.index("acme/large")
+    admin.post(reverse("console:new_version", args=["tickets"]), {"text": template})
+    assert workload.versions.count() == 1
+    serve = reverse("console:serve", args=["tickets", "staging"])
+    assert f'href="{serve}"' in text(admin.get("/console/")), "production needs a second person"
+    admin.post(serve, {"version": workload.versions.get().pk, "reason": "the first"})
+    assert workload.assignments.count() == 1
+
+
+def test_the_first_steps_offer_nobody_a_workload_of_another_team(people: People) -> None:
+    builders.catalogue()
+    builders.environment("staging")
+    builders.workload("tickets", owner=builders.team("support"))
+    page = text(people("eve", "editor", team=builders.team("other")).get("/console/"))
+    assert reverse("console:new_version", args=["tickets"]) not in page
+    assert reverse("console:propose") + "?workload=" not in page
 
 
 @pytest.mark.parametrize("name", ["environments", "models", "plans", "keys"])

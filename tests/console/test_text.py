@@ -6,7 +6,7 @@ import pytest
 
 from pointsman.policy import completed, parse
 from policies_app.documents.line_diff import side_by_side
-from policies_app.documents.yaml_text import FIRST_POLICY, as_yaml
+from policies_app.documents.yaml_text import EXAMPLE_MODELS, as_yaml, first_policy
 
 DOCUMENTS: list[dict[str, Any]] = [
     {
@@ -41,7 +41,7 @@ def test_it_keeps_the_order_of_models_because_it_is_their_rank() -> None:
 
 
 def test_the_first_policy_is_a_valid_document() -> None:
-    assert parse(FIRST_POLICY.format(workload="new")).data["workload"] == "new"
+    assert parse(first_policy("new", *EXAMPLE_MODELS)).data["workload"] == "new"
 
 
 def test_side_by_side_marks_the_differences_in_a_line() -> None:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from django.http import HttpRequest
 from django.urls import reverse
 
-from controlplane.access.models import Key, Role
-from controlplane.web.pages import may
+from controlplane.access.models import Key, Role, Team
+from controlplane.web.pages import may, person
 from policies_app.models import Assignment, Environment, Model, PolicyVersion, Router, Workload
 from rollout_app.models import Rollout
 
@@ -27,25 +27,34 @@ def first_steps(request: HttpRequest) -> list[FirstStep]:
     if Rollout.objects.exclude(started_at=None).exists():
         return []
     workload = Workload.objects.order_by("pk").first()
-    environment = Environment.objects.order_by("pk").first()
+    # One that needs no second person comes first: a new instance has one administrator.
+    environment = Environment.objects.order_by("four_eyes", "pk").first()
     admin, anywhere = may(request, Role.ADMIN, ""), None
+    writes = admin or (may(request, Role.EDITOR, anywhere) and _is_owner(request, workload))
     return [
         _step("An environment", "Where routers live: production, staging.", environment is not None, "new_environment",
               allowed=admin),
         _step("Two models", "A cheap one and a strong one, with prices.", Model.objects.count() > 1, "new_model",
               allowed=admin),
+        _step("A team", "It owns workloads; its editors write their policies.",
+              workload is not None or Team.objects.exists(), "teams", allowed=admin),
         _step("A workload", "A family of requests with an owner and a quality bar.", workload is not None,
               "new_workload", allowed=may(request, Role.EDITOR, anywhere)),
         _step("Its first version", "The policy that routers execute; the editor starts with a template.",
-              PolicyVersion.objects.exists(), "new_version", workload, allowed=may(request, Role.EDITOR, anywhere)),
+              PolicyVersion.objects.exists(), "new_version", workload, allowed=writes),
         _step("Serve it", "An environment gives it to its routers.", Assignment.objects.exists(), "serve", workload,
               environment, allowed=environment is not None and may(request, Role.OPERATOR, environment.name)),
         _step("A router's key", "Shown once, with the lines to paste into your gateway.",
               Key.objects.filter(kind=Key.Kind.ROUTER).exists(), "new_key", allowed=may(request, Role.ADMIN, anywhere)),
         _step("A router that polls", "The fleet page shows its first poll.", Router.objects.exists(), "fleet"),
         _step("The first rollout", "A second version, moved to traffic in guarded stages.", False, "propose",
-              workload, allowed=may(request, Role.EDITOR, anywhere)),
+              workload, allowed=writes),
     ]  # fmt: skip
+
+
+def _is_owner(request: HttpRequest, workload: Workload | None) -> bool:
+    """Return whether this person is on the team that owns the workload; true without one."""
+    return workload is None or Team.objects.filter(pk=workload.owner_id, members=person(request).pk).exists()
 
 
 def _step(
