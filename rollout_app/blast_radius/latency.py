@@ -15,7 +15,7 @@ from controlplane.web.display import MINUS, count, milliseconds, plural
 from pointsman.reporting.histogram import Histogram, middle
 from rollout_app.blast_radius.projection import ZERO, Bounds
 from rollout_app.blast_radius.radius import BlastRadius
-from rollout_app.blast_radius.week import SPAN, first_alias
+from rollout_app.blast_radius.week import PIN, SPAN, first_alias
 from rollout_app.review.reading import TimedRow, timed_rows
 from rollout_app.review.rollups import merge
 
@@ -130,7 +130,7 @@ def _read(radius: BlastRadius) -> tuple[dict[str, Answers], Answers]:
         version = week.versions.get(row.version)
         if version is None:
             continue
-        if row.version == radius.baseline.number or not week.own_version:
+        if row.rule != PIN and (row.version == radius.baseline.number or not week.own_version):
             _count(served, row, alone=True)
         if entry := version.document["models"].get(row.model):
             is_first = first_alias(version.document, row.rule, row.model) == row.model

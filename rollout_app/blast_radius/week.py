@@ -18,6 +18,7 @@ from rollout_app.review.reading import Route, Routes
 from rollout_app.review.span import TrafficSpan
 
 SPAN = timedelta(days=7)
+PIN = "pin"  # the rule of a task that was answered under a pin, which no policy decided
 LEAST_TASKS = 100  # tasks of the baseline's own version; with fewer, tasks of all versions are used
 CellKey = tuple[int, str, str]  # version, endpoint, rule
 
@@ -28,7 +29,8 @@ class Week:
     versions, per day; for less than a day, not scaled.
 
     `cells`: of the baseline's own version, or of all versions if it has had hardly any tasks (`own_version` is
-    false). `others`: share of the tasks that other versions served. `versions`: all that served, by number.
+    false). `others`: share of the decided tasks that other versions served. `pinned`: share of all tasks that ran
+    under a pin. They count as traffic, but show no policy's choice. `versions`: all that served, by number.
     """
 
     start: datetime
@@ -38,6 +40,7 @@ class Week:
     cells: Mapping[CellKey, Cell]
     own_version: bool
     others: float
+    pinned: float
     versions: Mapping[int, PolicyVersion]
     prices: Prices
     routes: Routes
@@ -59,8 +62,9 @@ def read_week(
     found = reading.routes(environment, workload, start, end)
     routes = {route: sums for route, sums in found.items() if sums.tasks}
     span = _span(environment, workload, start, end)
-    own = {route: sums for route, sums in routes.items() if route.version == baseline.number}
-    tasks, of_own = (total(some.values()).tasks for some in (routes, own))
+    decided = {route: sums for route, sums in routes.items() if route.rule != PIN}
+    own = {route: sums for route, sums in decided.items() if route.version == baseline.number}
+    tasks, of_decided, of_own = (total(some.values()).tasks for some in (routes, decided, own))
     versions = _versions(workload, routes, baseline, candidate)
     return Week(
         start=start,
@@ -69,9 +73,10 @@ def read_week(
         traffic={
             name: sums.tasks / span.divisor for name, sums in reading.grouped(routes, _endpoint).items()
         },
-        cells=_cells(own if of_own >= LEAST_TASKS else routes, versions),
+        cells=_cells(own if of_own >= LEAST_TASKS else decided, versions),
         own_version=of_own >= LEAST_TASKS,
-        others=1 - of_own / tasks if tasks else 0.0,
+        others=1 - of_own / of_decided if of_decided else 0.0,
+        pinned=1 - of_decided / tasks if tasks else 0.0,
         versions=versions,
         prices=_prices(versions.values()),
         routes=routes,
@@ -146,7 +151,7 @@ def seen_escalations(week: Week, candidate: PolicyShape) -> dict[tuple[str | Non
         number for number, v in week.versions.items() if PolicyShape.of(v.document).second == candidate.second
     }
     for route, sums in week.routes.items():
-        if route.version not in alike:
+        if route.version not in alike or route.rule == PIN:  # a pinned task is never escalated
             continue
         document = week.versions[route.version].document
         entry = document["models"].get(first_alias(document, route.rule, route.model))

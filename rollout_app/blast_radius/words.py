@@ -15,6 +15,8 @@ def headline(radius: BlastRadius) -> str:
     """Describe what would move in one sentence."""
     if radius.basis == BY_NOTHING:
         return "There was no traffic in the last 7 days, so it is unknown what would move."
+    if not radius.whole.tasks:
+        return "It is unknown what would move of the traffic of the last 7 days."
     moved, cost = _shares(radius.whole.moved, radius.whole.tasks), _cost(radius.whole, radius.week.span.words)
     if radius.whole.moved[1] < _LEAST_SHARE * radius.whole.tasks:
         return f"No task would move to another first model. {cost}"
@@ -130,6 +132,11 @@ def _of_traffic(radius: BlastRadius) -> list[str]:
         said.append(f"The traffic of {week.span.length} is too short for figures per day.")
     elif week.span.days < 6.5:
         said.append(f"There was traffic in only {week.span.length.split()[0]} of the 7 days.")
+    if week.pinned >= _LEAST_SHARE:
+        said.append(
+            f"{percent(week.pinned)} of the week's tasks ran under a pin, so no policy decided them. What would move "
+            "is derived from the other tasks."
+        )
     if not week.own_version and radius.basis != BY_SHADOW:
         said.append(
             f"Version {radius.baseline.number} has had hardly any traffic, so tasks of earlier versions are used."

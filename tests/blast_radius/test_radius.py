@@ -7,13 +7,17 @@ import pytest
 
 from controlplane.core import clock
 from controlplane.core.actors import SYSTEM
+from controlplane.web.display import THIN
 from policies_app import actions as policies
 from policies_app.models import Environment, Model, Workload
 from rollout_app import actions
 from rollout_app.blast_radius.answers import radius_answer
+from rollout_app.blast_radius.projection import PolicyShape
 from rollout_app.blast_radius.radius import BlastRadius, radius_of, radius_of_candidate
 from rollout_app.blast_radius.rehearsed import DifferingShare, differing_tasks, shadow_routes
+from rollout_app.blast_radius.week import seen_escalations
 from rollout_app.blast_radius.words import headline
+from rollout_app.console.ahead import ahead_of_candidate
 from rollout_app.models import Rollout
 from rollout_app.review import rollups
 from tests.support import builders
@@ -83,6 +87,42 @@ def test_all_strong_to_all_weak_moves_everything_at_the_catalogues_prices(place:
     assert change.high == pytest.approx(per_day(radius, COST * (0.05 - 1)))
     assert change.expected == pytest.approx((change.low + change.high) / 2)
     assert radius.whole.covered == pytest.approx(radius.week.tasks)
+
+
+def test_tasks_under_a_pin_count_as_traffic_and_show_no_choice(place: Any) -> None:
+    """The baseline sends everything to the large model. Under a pin, a third of the tasks had to use the small one."""
+    traffic(place)
+    traffic(place, rule="pin", model="small", tasks=100)
+    radius = of(place, default="small", rules=[])
+    assert radius.week.tasks == pytest.approx(600, rel=0.03)
+    assert radius.whole.moved == pytest.approx((radius.week.tasks, radius.week.tasks))
+    assert list(radius.whole.moves) == [(LARGE, SMALL)]
+    said = " ".join(radius_answer(radius)["unknown"])
+    assert f"33.3{THIN}% of the week's tasks ran under a pin, so no policy decided them." in said
+    assert "served by other versions" not in said
+
+
+def test_with_only_pinned_tasks_nothing_is_known(place: Any) -> None:
+    traffic(place, rule="pin", model="small")
+    radius = of(place, default="small", rules=[])
+    answer = radius_answer(radius)
+    assert answer["sentence"] == "It is unknown what would move of the traffic of the last 7 days."
+    assert answer["moved"] is None and radius.week.tasks == pytest.approx(400, rel=0.03)
+    assert ahead_of_candidate(place[0], place[1], radius.candidate).headline == answer["sentence"]  # type: ignore[union-attr]
+
+
+def test_a_pinned_task_does_not_lower_the_share_of_escalations(db: None) -> None:
+    place = builders.environment("production"), builders.workload("support")
+    escalate = {"max": 1, "to": "large", "when": "response.confidence < 0.7"}
+    served(*place, default="small", rules=[], escalate=escalate)
+    traffic(place, days=2, model="large", escalations=100, tasks=100, cost=2 * COST)
+    traffic(place, days=2, model="small", tasks=300, cost=COST // 20)
+    traffic(place, days=2, model="small", rule="pin", tasks=900)
+    radius = of(place, default="small", rules=[], escalate=escalate | {"when": "response.confidence < 0.8"})
+    assert seen_escalations(radius.week, PolicyShape.of(radius.baseline.document))[None, SMALL] == (
+        1_600,
+        400,
+    )
 
 
 def test_a_second_stage_may_call_the_strong_model_for_every_task(place: Any) -> None:
