@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, Self, TypeVar
 
@@ -32,6 +31,7 @@ from rollout_app.engine.reference import Reference
 from rollout_app.engine.stats.combine import LOG_AMBER, LOG_SAFE, LOG_SUSPICION, weighted
 from rollout_app.engine.stats.deff import design_effect, unit_spread
 from rollout_app.engine.stats.srm import log_e_srm
+from rollout_app.engine.values import replace
 from rollout_app.engine.verdicts import (
     Verdict,
     VerdictResult,

@@ -32,7 +32,7 @@ class Guardrail:
 
     @property
     def name(self) -> str:
-        return self.metric.value if self.bound is None else f"{self.metric.value}_bound"
+        return str(self.metric) if self.bound is None else f"{self.metric}_bound"
 
     @property
     def gates(self) -> bool:

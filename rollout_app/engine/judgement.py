@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ from rollout_app.engine.measures.base import Conditions, Measure
 from rollout_app.engine.measures.outlook import Pace, needed_tasks
 from rollout_app.engine.measures.shares import ShareVerdict, expected
 from rollout_app.engine.stats.combine import LOG_ROLL_BACK
-from rollout_app.engine.values import value
+from rollout_app.engine.values import replace, value
 from rollout_app.engine.verdicts import Verdict, VerdictResult
 
 

@@ -5,7 +5,7 @@ There are four verdicts. Missing evidence holds: `no_data` and `inconclusive` ne
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import field, fields, replace
+from dataclasses import field, fields
 from enum import StrEnum
 from typing import Any
 
@@ -15,7 +15,7 @@ from rollout_app.engine.measures.base import Conditions, HarmPart, Measure, slic
 from rollout_app.engine.metrics import Metric
 from rollout_app.engine.stats.combine import LOG_ROLL_BACK, LOG_SAFE, weighted
 from rollout_app.engine.stats.naming import hurt
-from rollout_app.engine.values import value
+from rollout_app.engine.values import replace, value
 
 
 class VerdictResult(StrEnum):

@@ -8,6 +8,7 @@ but each is stored or dropped on its own by a compare-and-swap on its version an
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -92,12 +93,17 @@ class Subject:
         if progress.has_sums:
             return Accumulator.from_dict(msgspec.json.decode(self.evidence))
         guardrails = map(Guardrail.from_dict, msgspec.json.decode(self.guardrails))
-        return Accumulator.open(guardrails, map(Stage.from_dict, self.plan), progress.reference)
+        return Accumulator.open(guardrails, self.plan, progress.reference)
 
     @property
-    def plan(self) -> list[dict[str, Any]]:
-        stages: list[dict[str, Any]] = msgspec.json.decode(self.stages)
-        return stages
+    def plan(self) -> tuple[Stage, ...]:
+        return _plan(self.stages)
+
+
+@lru_cache(maxsize=1_000)
+def _plan(stages: str) -> tuple[Stage, ...]:
+    """Return the stages of a stored plan. Most rollouts use one of a few plans."""
+    return tuple(map(Stage.from_dict, msgspec.json.decode(stages)))
 
 
 class _SumsHead(msgspec.Struct):

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -23,6 +23,7 @@ from rollout_app.engine.judgement import Judgement
 from rollout_app.engine.measures.shares import expected
 from rollout_app.engine.shadow import lacks_costs
 from rollout_app.engine.stats.combine import missing_breach
+from rollout_app.engine.values import replace
 from rollout_app.engine.windows import closes_before
 from rollout_app.evaluation import evaluations
 from rollout_app.evaluation.evaluations import Evaluation, Progress, Subject, whole_rollout
@@ -91,7 +92,7 @@ class _Started:
     def unjudged_minutes(self) -> minute_totals.MinuteQuery:
         """Return the minutes that are not in a window yet. The shadow gate also counts open minutes."""
         subject, cursors = self.subject, self.progress.cursors
-        before = minute_totals.NO_LIMIT if subject.plan[subject.stage]["mode"] == "shadow" else self.before
+        before = minute_totals.NO_LIMIT if subject.plan[subject.stage].mode == "shadow" else self.before
         ranges = tuple(
             minute_totals.MinuteRange(subject.name, stage, cursors.get(stage, 0), before)
             for stage in range(subject.stage + 1)
@@ -120,7 +121,7 @@ def _start(subject: Subject, now: datetime) -> _Started:
     if newest is None or received is None:
         return _Started(subject, progress, False, 0)
     calibrated_now = False
-    needed = outcomes_needed(map(Stage.from_dict, subject.plan), sticky=subject.sticky)
+    needed = outcomes_needed(subject.plan, sticky=subject.sticky)
     if progress.reference.outcomes < needed:
         # The reference rests on too few outcomes, so measure it again. Restarting the sums with it loses
         # nothing: all minutes of the rollout are read again.

@@ -5,11 +5,11 @@ would compute ten thousand forecasts a minute. Forecasts are stored with the sum
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from rollout_app.engine.accumulator import Accumulator
 from rollout_app.engine.judgement import Judgement
+from rollout_app.engine.values import replace
 
 _GROWN = 1.25  # factor on the tasks of the last forecast
 

@@ -7,11 +7,10 @@ task carries less information than at a small one.
 
 import math
 from collections.abc import Iterable
-from dataclasses import replace
 
 from rollout_app.engine.measures.base import Conditions, Measure
 from rollout_app.engine.stats.combine import LOG_SAFE
-from rollout_app.engine.values import value
+from rollout_app.engine.values import replace, value
 
 _FURTHEST = 4_096.0  # multiple of the tasks so far; beyond it, a forecast would be a guess
 _CLOSE = 0.05  # relative precision of the answer, which is rounded anyway

@@ -50,14 +50,16 @@ class RateDifference(Rate):
         self.p_ref = reference.rates.get(metric, 0.0)
         self.broken_down = metric is Metric.FAILURE
         margins = {self.margin_for(share) for share in (*shares, 1.0)}
-        self.psi_at = {m: rates.margin_odds_ratio(self.p_ref, m) for m in margins}
-        safe = [psi for psi, _ in rates.SAFE_GRID]
-        bounds = sorted(psi for psi in self.psi_at.values() if psi is not None)
+        at_margins = [rates.margin_odds_ratio(self.p_ref, margin) for margin in margins]
+        bounds = sorted(psi for psi in at_margins if psi is not None)
         shift = [psi for psi, _ in SHIFT_GRID] if self.broken_down and reference.sticky else []
         super().__init__(
-            metric, dict.fromkeys((*rates.HARM_PSIS, *safe, *bounds, *shift)), restarts, tuning, weight
+            metric,
+            dict.fromkeys((*rates.HARM_PSIS, *rates.SAFE_PSIS, *bounds, *shift)),
+            restarts,
+            tuning,
+            weight,
         )
-        self._place = {psi: i for i, psi in enumerate(self.psis)}
         # For sticky units: the same failures without classes of units; only the difference of rates is kept.
         self.raw: dict[str, RateStatistics] = {}
         self.splits = self.broken_down and reference.sticky
@@ -198,8 +200,8 @@ class RateDifference(Rate):
     def _shifted(self, weight: float, whole: HarmPart) -> HarmPart:
         """Return the part for a total failure: far more harm than units can differ by, whatever the design effect."""
         stats = self.whole.stats
-        at_null = stats.llr[self._place[SHIFT_NULL]]
-        llrs = [stats.llr[self._place[psi]] - at_null for psi, _ in SHIFT_GRID]
+        llr = dict(zip(stats.psis, stats.llr, strict=True))
+        llrs = [llr[psi] - llr[SHIFT_NULL] for psi, _ in SHIFT_GRID]
         log_e = rates.log_mixture(llrs, [math.log(w) for _, w in SHIFT_GRID])
         return HarmPart(SHIFT, weight, log_e, whole.estimate, whole.counted)
 
@@ -265,13 +267,14 @@ class RateDifference(Rate):
             return 0.0 if adjusted > 0 else -math.inf
         psi = min(psi, max(self.psis))
         psis, log_weights = rates.safe_alternatives(psi)
-        at_margin = self._llr_at(stats, psi)
-        llrs = [stats.llr[self._place[alternative]] - at_margin for alternative in psis]
+        at_margin, first = self._llr_at(stats, psi), len(rates.HARM_PSIS)
+        llrs = [llr - at_margin for llr in stats.llr[first : first + len(psis)]]
         return rates.log_mixture(llrs, log_weights, deff)
 
     def _llr_at(self, stats: RateStatistics, psi: float) -> float:
-        place = self._place.get(psi)
-        return rates.log_ratio_at(self.psis, stats.llr, psi) if place is None else stats.llr[place]
+        if psi in self.psis:
+            return stats.llr[self.psis.index(psi)]
+        return rates.log_ratio_at(self.psis, stats.llr, psi)
 
     # --- display -------------------------------------------------------------------------------------
 

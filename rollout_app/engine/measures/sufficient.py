@@ -21,7 +21,7 @@ Counts = tuple[int, int, int, int]  # tasks and bad tasks of the candidate, then
 class RateStatistics:
     """x bad of n tasks per arm, the Mantel-Haenszel sums, and the log likelihood ratio at each odds ratio in `psis`.
 
-    `psis` begin with HARM_PSIS.
+    `psis` begin with HARM_PSIS; those of rate guardrails go on with SAFE_PSIS.
     """
 
     psis: tuple[float, ...]
