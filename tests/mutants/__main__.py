@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import random
-import shutil
 import sys
 import time
 from collections import Counter
@@ -42,7 +41,7 @@ def main() -> int:
 
     began = time.monotonic()
     template = forks.prepare()
-    covered = _recorded(targets, template, options.jobs)
+    covered = _read_recording() if options.again else _recorded(targets, template, options.jobs)
     results = []
     for target, mutant, outcome in _run(drawn, template, covered, options.jobs):
         results.append((target, mutant, outcome))
@@ -62,6 +61,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--sample", type=int, default=1_000, help="how many are drawn; 0: all")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--only", action="append", choices=[target.name for target in TARGETS])
+    parser.add_argument(
+        "--again", action="store_true", help="reuse the last recording of which test runs what"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "var" / "mutants.json")
     return parser.parse_args()
 
@@ -71,19 +73,18 @@ def _recorded(targets: list[Target], template: Path, jobs: int) -> CoverageMap:
     tests = list(dict.fromkeys(test for target in targets for test in target.test_paths()))
     paths = [path for target in targets for path in target.paths()]
     django = any(target.django for target in targets)
-    homes = [coverage_map.new_home() for _ in range(jobs)]
+    parts = [part for i in range(jobs) if (part := tests[i::jobs])]
     runs = [
-        forks.Run(
-            partial(forks.recorded, tests[i::jobs], paths, home, django=django), template, limit_s=3_600
-        )
-        for i, home in enumerate(homes)
-        if tests[i::jobs]
+        forks.Run(partial(forks.recorded, part, paths, home, django=django), template, limit_s=3_600)
+        for part, home in zip(parts, coverage_map.new_homes(len(parts)), strict=True)
     ]
     if any(run.wait() != "survived" for run in runs):
         sys.exit("The tests could not be run without a mutant: try them with pytest.")
-    found = coverage_map.merged([coverage_map.read(home) for home in homes[: len(runs)]])
-    for home in homes:
-        shutil.rmtree(home)
+    return _read_recording()
+
+
+def _read_recording() -> CoverageMap:
+    found = coverage_map.merged([coverage_map.read(home) for home in coverage_map.recorded_homes()])
     for test in found.failed:
         print(f"left out, it fails or takes over {forks.SLOW_S} s without any mutant: {test}")
     print(f"{len(found.seconds)} tests, which take {sum(found.seconds.values()):.0f} s", flush=True)
