@@ -6,9 +6,9 @@ SHELL := bash
 # Use the oldest supported version, for which the lock files were compiled.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
-# Test processes: half as many again as cores, because tests wait a third of their time. `make test JOBS=0` runs in one
-# process that can be debugged.
-JOBS ?= $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
+# Test processes of each of the two halves: tests wait a third of their time. `make test JOBS=0` runs each in one process.
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
+TEST = $(BIN)/pytest --numprocesses $(JOBS) --dist worksteal
 FAULTS ?= 1500
 FUZZ := tests/trust/test_api_document.py tests/trust/test_hostile_values.py tests/dataplane/test_any_bytes.py
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
@@ -30,11 +30,12 @@ run: $(BASE) ## run an empty instance on http://127.0.0.1:8000, with its data in
 	@$(BIN)/python manage.py setup_instance
 	@$(BIN)/python manage.py serve $(SERVE)
 
-test: $(DEV) ## run the whole test suite on SQLite, then on a real PostgreSQL and Redis (included)
-	@mkdir -p var; failed=0; \
-	for db in sqlite postgres; do \
-	    $(BIN)/pytest --db $$db --numprocesses $(JOBS) --dist worksteal $(PYTEST) | tee var/test-$$db.log || failed=1; \
-	done; \
+test: $(DEV) ## run the whole test suite on SQLite, and at the same time on a real PostgreSQL and Redis (included)
+	@mkdir -p var; failed=0; set -m; \
+	$(TEST) --db postgres $(PYTEST) > var/test-postgres.log 2>&1 & postgres=$$!; set +m; \
+	trap 'kill -INT -$$postgres' INT TERM; \
+	$(TEST) --db sqlite $(PYTEST) | tee var/test-sqlite.log || failed=1; \
+	wait $$postgres || failed=1; cat var/test-postgres.log; \
 	for db in sqlite postgres; do echo "$$db: $$(tail -n 1 var/test-$$db.log)"; done; \
 	exit $$failed
 

@@ -14,7 +14,7 @@ from tests.mutants.mutate import Mutant
 from tests.support.sources import ROOT
 
 FIRST_TESTS, FIRST_FILES = 30, 3
-LATER_S = 60.0  # of tests in the second round, in seconds without a mutant; some lines are run by 2,000 tests
+LATER_S = 30.0  # of tests in the second round, in seconds without a mutant; some lines are run by 2,000 tests
 RECORDINGS = ROOT / "var" / "mutants"
 IMPORT = ""  # coverage's context outside of any test
 

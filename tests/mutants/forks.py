@@ -33,9 +33,8 @@ LIBRARIES = [
 OPTIONS = [
     "-q", "-p", "pytest_timeout", "-p", "no:cacheprovider", "--assert=plain", "--no-header", "--tb=no",
 ]  # fmt: skip
-SLOW_S = (
-    10  # a test that takes longer while its lines are recorded is left out: each survivor would wait for it
-)
+# A test that takes longer while its lines are recorded is left out: each survivor would wait for it.
+SLOW_S = 6
 WITH_DJANGO = ["-p", "pytest_django.plugin", "--reuse-db"]
 
 
