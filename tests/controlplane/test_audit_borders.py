@@ -1,20 +1,22 @@
 """Edge cases of the audit log: lost checkpoints, forged continuations, the filter's days, the order of the triggers."""
 
+import json
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from django.apps import apps
-from django.db import transaction
+from django.db import connection, transaction
 
-from controlplane.audit import chain, checkpoints, log
-from controlplane.audit.models import Entry
+from controlplane.audit import chain, checkpoints, entries, log, verification
+from controlplane.audit.models import Entry, Head
 from controlplane.audit.pages import FilterForm
 from controlplane.audit.triggers import AppendOnly
 from controlplane.audit.verify import RESUME, Examination, StoredEntry
 from controlplane.core import clock
 from controlplane.core.actors import SYSTEM
+from tests.support import append_only
 
 # --- checkpoints that the file lost ----------------------------------------------------------------------
 
@@ -113,6 +115,52 @@ def test_a_continuation_from_an_entry_that_does_not_exist_must_link_like_any_ent
         ("forged", 2),
         ("altered", 1),
     ]
+
+
+@pytest.mark.django_db
+def test_a_continuation_has_the_members_of_every_entry() -> None:
+    first = write()
+    Head.objects.update(hash="0" * 64)
+    write()
+    resumed = Entry.objects.get(action=RESUME)
+    assert set(json.loads(bytes(resumed.body))) == set(json.loads(bytes(first.body)))
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("body", [b"{", b"[]", b"3", b'{"seq":2}', b'{"seq":2,"chain":1}'])
+def test_the_log_continues_from_the_last_entry_that_can_be_read(body: bytes) -> None:
+    """Somebody appended a row with a correct hash, and moved the head to it."""
+    first = write()
+    Entry.objects.create(
+        **{**entries.columns(json.loads(bytes(first.body))), "at": first.at},
+        seq=2, body=body, prev_hash=first.hash, hash=chain.link(first.hash, body),
+    )  # fmt: skip
+    Head.objects.update(seq=2, hash=chain.link(first.hash, body))
+    write()
+    resumed = json.loads(bytes(Entry.objects.get(action=RESUME).body))
+    assert resumed["evidence"]["base"] == {"seq": 1, "hash": first.hash}
+
+
+# --- columns beside the content --------------------------------------------------------------------------
+
+COLUMNS = (
+    "actor_kind", "actor_id", "actor_label", "action", "target_kind", "target_id", "environment", "workload",
+    "outcome", "reason",
+)  # fmt: skip
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("column", COLUMNS)
+def test_it_finds_a_change_of_each_column(column: str) -> None:
+    write()
+    with append_only.lifted(), connection.cursor() as cursor:
+        cursor.execute(f"UPDATE audit_entry SET {column} = 'other' WHERE seq = 1")
+    assert ("altered", 1) in [(found.kind, found.seq) for found in verification.verify().findings]
+
+
+@pytest.mark.django_db
+def test_there_is_no_other_column() -> None:
+    assert set(COLUMNS) == set(entries.columns(json.loads(bytes(write().body)))) - {"at"}
 
 
 # --- pages ----------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """Four eyes: another person approves exactly one thing, and the approval is checked again at the start."""
 
+import json
+
 import pytest
 
 from controlplane.audit.models import Entry
@@ -63,6 +65,13 @@ def test_it_voids_the_approval_when_the_plan_is_amended() -> None:
     assert rollout.state == State.AWAITING_APPROVAL
     with pytest.raises(ApprovalStale):
         actions.start_rollout(rollout, actor=BEN, reason="now")
+
+
+def test_the_entry_of_an_amendment_names_all_that_was_fixed_again() -> None:
+    rollout = actions.amend_rollout(proposed(), plan=PLAN[1:], actor=ANNA, reason="no shadow")
+    entry = json.loads(bytes(Entry.objects.get(action="rollout.amend").body))
+    fixed = {name: getattr(rollout, name) for name in ("guardrails", "terms", "four_eyes")}
+    assert {name: entry["evidence"][name] for name in fixed} == fixed
 
 
 def test_it_does_not_start_if_the_baseline_changed() -> None:

@@ -12,7 +12,7 @@ from controlplane.core.actors import SYSTEM
 from policies_app import actions as policies
 from policies_app.models import Assignment
 from rollout_app import actions
-from rollout_app.actions.mirrors import keep_mirror_budgets
+from rollout_app.actions.mirrors import MirrorDay, keep_mirror_budgets, mirror_day
 from rollout_app.models import ArmTotals, Rollout
 from tests.support import builders
 
@@ -79,6 +79,13 @@ def test_the_next_day_they_run_again(rollout: Rollout) -> None:
     keep_mirror_budgets()
     assert keep_mirror_budgets(clock.now() + DAY) == 1
     assert share() == (10_000, 10_000)
+
+
+def test_a_day_begins_at_midnight(rollout: Rollout) -> None:
+    midnight = clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
+    mirrored(rollout, 100, 0.40, at=midnight)
+    mirrored(rollout, 100, 5.00, at=midnight - timedelta(minutes=1))
+    assert mirror_day(rollout, clock.now()) == MirrorDay(100, 400_000_000)
 
 
 @pytest.mark.parametrize(("tasks", "changed"), [(49, 0), (50, 1)])
