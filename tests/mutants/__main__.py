@@ -86,7 +86,7 @@ def _recorded(targets: list[Target], template: Path, jobs: int) -> CoverageMap:
 def _read_recording() -> CoverageMap:
     found = coverage_map.merged([coverage_map.read(home) for home in coverage_map.recorded_homes()])
     for test in found.failed:
-        print(f"left out, it fails or takes over {forks.SLOW_S} s without any mutant: {test}")
+        print(f"left out, it fails without any mutant: {test}")
     print(f"{len(found.seconds)} tests, which take {sum(found.seconds.values()):.0f} s", flush=True)
     return found
 

@@ -20,6 +20,7 @@ import pytest
 
 from tests.mutants import coverage_map
 from tests.mutants.mutate import Mutant, mutated
+from tests.mutants.targets import SLOW
 from tests.support.sources import PACKAGES, ROOT
 
 # Imported before the forks, so that none imports them again.
@@ -33,8 +34,6 @@ LIBRARIES = [
 OPTIONS = [
     "-q", "-p", "pytest_timeout", "-p", "no:cacheprovider", "--assert=plain", "--no-header", "--tb=no",
 ]  # fmt: skip
-# A test that takes longer while its lines are recorded is left out: each survivor would wait for it.
-SLOW_S = 6
 WITH_DJANGO = ["-p", "pytest_django.plugin", "--reuse-db"]
 
 
@@ -122,7 +121,7 @@ def against(mutant: Mutant, tests: Sequence[str], *, django: bool) -> int:
 def recorded(tests: Sequence[str], paths: Sequence[Path], home: Path, *, django: bool) -> int:
     recorder = coverage_map.Recorder(paths, home)
     recorder.start()
-    code = _pytest(["-o", f"timeout={SLOW_S}", *tests], django, recorder)
+    code = _pytest([*(f"--deselect={slow}" for slow in SLOW), *tests], django, recorder)
     recorder.save()
     return 0 if code in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) else 1
 

@@ -37,6 +37,22 @@ DATABASE = (
     "tests/rollouts/test_recompute.py",
     "tests/console/test_*.py",
 )
+# Each survivor would wait for these, which take seconds. Leaving them out can only add survivors.
+SLOW = (
+    "tests/console/test_queries.py::test_no_page_needs",
+    "tests/controlplane/test_api.py::test_the_schema_describes",
+    "tests/controlplane/test_upgrade.py",
+    "tests/policies/test_catalogue.py::test_a_migration",
+    "tests/rollouts/test_migrations.py",
+    "tests/rollouts/test_stateful.py",
+    "tests/trust/test_api_document.py::test_every_answer",
+    "tests/trust/test_cursors.py::test_a_forged_cursor",
+    "tests/trust/test_hostile_values.py",
+    "tests/trust/test_matrix.py::test_everybody_may_do",
+    "tests/trust/test_matrix.py::test_a_refusal_by_a_rule",
+    "tests/trust/test_matrix.py::test_every_action",
+    "tests/trust/test_tampering.py::test_every_kind",
+)
 TARGETS = (
     # Only the tests of the rules, because these should detect every mutant of the pure engine.
     Target("engine", ("rollout_app/engine/**/*.py",), ("tests/rules/test_*.py",), django=False),
