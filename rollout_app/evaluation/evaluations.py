@@ -17,7 +17,7 @@ from django.db import connection, transaction
 from django.db.models import CharField, Func, OuterRef, Q, QuerySet, Subquery, TextField
 from django.db.models.functions import Cast
 
-from controlplane.core.bulk import chunks, flat, places, stored
+from controlplane.core.bulk import chunks, column_type, stored, table_of
 from policies_app.models import Environment, Workload
 from rollout_app.engine.accumulator import READABLE, Accumulator
 from rollout_app.engine.decide import Decision, Hold
@@ -254,18 +254,15 @@ def _changed_columns(evaluation: Evaluation, now: datetime) -> dict[str, Any]:
 def _update_rollouts(columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
     """Update these columns of many rollouts. Each row begins with the rollout's id."""
     table, key = Rollout._meta.db_table, Rollout._meta.pk
-    json = {"reference"} if connection.vendor == "postgresql" else set()
-    sets = ", ".join(
-        f"{name} = v.column{at}{'::jsonb' if name in json else ''}" for at, name in enumerate(columns, 2)
-    )
+    types = [column_type(Rollout, name) for name in ("id", *columns)]
+    sets = ", ".join(f"{name} = v.column{at}" for at, name in enumerate(columns, 2))
     for some in chunks(rows, _ROWS):
         values = [(key.get_db_prep_value(pk, connection), *rest) for pk, *rest in some]
+        source, parameters = table_of(values, types)
         # Only our own table and column names are formatted in; values are bound.
-        statement = (
-            f"UPDATE {table} SET {sets} FROM (VALUES {places(values)}) AS v WHERE {table}.id = v.column1"  # noqa: S608
-        )
+        statement = f"UPDATE {table} SET {sets} FROM {source} WHERE {table}.id = v.column1"  # noqa: S608
         with connection.cursor() as cursor:
-            cursor.execute(statement, flat(values))
+            cursor.execute(statement, parameters)
 
 
 def _insert_verdicts(evaluations: Sequence[Evaluation], now: datetime) -> None:
@@ -281,13 +278,16 @@ def _insert_verdicts(evaluations: Sequence[Evaluation], now: datetime) -> None:
         for evaluation in evaluations
         for verdict in evaluation.verdicts
     ]
+    columns = ("rollout_id", "stage", "evaluation", "guardrail", "verdict", "data", "at")
+    types = [column_type(VerdictRecord, name) for name in columns]
     for some in chunks(rows, _ROWS):
-        statement = (
-            f"INSERT INTO {VerdictRecord._meta.db_table} "  # noqa: S608 — our own table; values are bound
-            f"(rollout_id, stage, evaluation, guardrail, verdict, data, at) VALUES {places(some)}"
-        )
+        source, parameters = table_of(some, types)
         with connection.cursor() as cursor:
-            cursor.execute(statement, flat(some))
+            cursor.execute(
+                f"INSERT INTO {VerdictRecord._meta.db_table} ({', '.join(columns)}) "  # noqa: S608 — our own table
+                f"SELECT * FROM {source}",
+                parameters,
+            )
 
 
 def judged(rollout: Rollout) -> Judgement:

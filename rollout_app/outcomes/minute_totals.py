@@ -14,7 +14,7 @@ from django.db import connection
 from django.db.models import F, Q, Sum
 from django.db.models.functions import Greatest
 
-from controlplane.core.bulk import chunks, flat, places, stored
+from controlplane.core.bulk import chunks, stored, table_of
 from policies_app.models import Workload
 from rollout_app.engine.evidence import (
     ArmSums,
@@ -153,18 +153,18 @@ def _select_ranges(ranges: Sequence[MinuteRange], columns: str, tail: str = "") 
             (name, stage, stored(moment(first)), stored(moment(before)))
             for name, stage, first, before in some
         ]
+        table, parameters = table_of(rows, ("text", "integer", "timestamptz", "timestamptz"))
         # Only our own table and column names are formatted in; values are bound.
         statement = (
             # The limit tells SQLite how few ranges there are. It would otherwise expect a million and first
             # read the whole index into a Bloom filter.
-            f"SELECT v.column1, v.column2, {columns} "  # noqa: S608
-            f"FROM (SELECT * FROM (VALUES {places(rows)}) AS w LIMIT {len(rows)}) AS v "
+            f"SELECT v.column1, v.column2, {columns} FROM (SELECT * FROM {table} LIMIT {len(rows)}) AS v "  # noqa: S608
             # A cross join fixes the order: otherwise SQLite reads the whole table and seeks in the ranges.
             f"CROSS JOIN {_TABLE} t WHERE t.rollout = v.column1 AND t.stage = v.column2 AND NOT (t.rollout = '') "
             f"AND t.minute >= v.column3 AND t.minute < v.column4 {tail}"
         )
         with connection.cursor() as cursor:
-            cursor.execute(statement, flat(rows))
+            cursor.execute(statement, parameters)
             yield from cursor.fetchall()
 
 

@@ -30,7 +30,7 @@ from django.db import connection, transaction
 from django.db.models import Model
 
 from controlplane.core import clock
-from controlplane.core.bulk import chunks, stored
+from controlplane.core.bulk import chunks, encode, stored
 from rollout_app.models import AcceptedBatch, ArmTotals, DeferredGroup, Feedback, OutcomeBucket, SampledInput
 from rollout_app.outcomes.aggregate import (
     NUMBERS,
@@ -42,7 +42,7 @@ from rollout_app.outcomes.aggregate import (
     RouteKey,
     Totals,
 )
-from rollout_app.outcomes.upserts import add_to_rows, encode, rows_of
+from rollout_app.outcomes.upserts import add_to_rows, rows_of
 from rollout_app.review.rollups import hour_of, mark_changed
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ import msgspec
 from django.db import connection
 from django.db.models import Model
 
-from controlplane.core.bulk import chunks, stored
+from controlplane.core.bulk import chunks, column_type, encode, stored
 from rollout_app.models import ArmTotals
 from rollout_app.outcomes.aggregate import ARM_DETAILS, ARM_NUMBERS, DETAILS, NUMBERS, RunningTotals
 from rollout_app.outcomes.schemas import ReportedGroup
@@ -106,18 +106,7 @@ def rows_of(model: type[Model], columns: Sequence[str]) -> str:
     Columns that are not in the model are integers.
     """
     if connection.vendor == "postgresql":
-        typed = ", ".join(f"{name} {_type(model, name)}" for name in columns)
+        typed = ", ".join(f"{name} {column_type(model, name)}" for name in columns)
         return f"json_to_recordset(%s::json) AS rows({typed})"
     picked = ", ".join(f"json_extract(value, '$.{name}') AS {name}" for name in columns)
     return f"(SELECT {picked} FROM json_each(%s)) AS rows"  # noqa: S608
-
-
-def _type(model: type[Model], column: str) -> str:
-    for field in model._meta.concrete_fields:
-        if field.column == column:
-            return str(field.db_type(connection))
-    return "integer"
-
-
-def encode(document: Sequence[Any]) -> str:
-    return msgspec.json.encode(document).decode()
