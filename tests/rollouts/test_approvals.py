@@ -1,18 +1,22 @@
 """Four eyes: another person approves exactly one thing, and the approval is checked again at the start."""
 
 import json
+from datetime import timedelta
+from typing import Any
 
 import pytest
 
+from controlplane.audit import chain
 from controlplane.audit.models import Entry
+from controlplane.core import clock
 from controlplane.core.actors import SYSTEM, Actor
 from controlplane.core.errors import ApprovalMissing, ApprovalStale, Forbidden, IllegalMove, SelfApproval
 from policies_app.actions import add_version
-from rollout_app import actions
+from rollout_app import actions, nudges
 from rollout_app.engine.states import State
-from rollout_app.models import Approval
+from rollout_app.models import Approval, Rollout
 from tests.support import builders
-from tests.support.places import ANNA, BEN, PLAN, approve, approve_stage, approved, proposed, started
+from tests.support.places import ANNA, BEN, CARL, PLAN, approve, approve_stage, approved, proposed, started
 
 pytestmark = pytest.mark.django_db
 
@@ -118,3 +122,116 @@ def test_it_waits_for_the_approval_of_a_stage() -> None:
 def test_it_approves_only_stages_ahead() -> None:
     with pytest.raises(IllegalMove):
         approve_stage(started(), 0, actor=BEN, reason="late")
+
+
+# --- what is kept of an approval ------------------------------------------------------------------------
+
+APPROVED_STAGE = [PLAN[0], PLAN[1] | {"approval": True}, PLAN[3]]
+
+
+def last(action: str) -> dict[str, Any]:
+    """Return the newest entry of an action."""
+    body: dict[str, Any] = json.loads(bytes(Entry.objects.filter(action=action).latest("seq").body))
+    return body
+
+
+def by(actor: Actor, stage: int | None, reason: str, bound: str) -> dict[str, Any]:
+    """Return an approval as entries and rows describe it."""
+    return {
+        "approver": actor.label,
+        "approver_user_id": actor.user_id,
+        "binding": bound,
+        "stage": stage,
+        "reason": reason,
+    }
+
+
+def kept(rollout: Rollout) -> list[dict[str, Any]]:
+    """Return the rows of its approvals that nobody withdrew, as entries describe them."""
+    return [
+        {
+            "approver": row.approver_label,
+            "approver_user_id": row.approver_user_id,
+            "binding": row.binding,
+            "stage": row.stage,
+            "reason": row.reason,
+        }
+        for row in rollout.approvals.filter(withdrawn_at=None).order_by("pk")
+    ]
+
+
+def test_the_row_and_the_entry_of_an_approval_say_who_approved_what_and_why() -> None:
+    rollout = proposed()
+    bound = actions.binding(rollout)
+    before = clock.now()
+    actions.approve_rollout(rollout, actor=BEN, reason=" looks right ", expected_binding=bound)
+    expected = [by(BEN, None, "looks right", bound)]
+    assert kept(rollout) == last("rollout.approve")["approvals"] == expected
+    assert before <= Approval.objects.get().at <= clock.now()
+    started = actions.start_rollout(rollout, actor=BEN, reason="now")
+    assert last("rollout.start")["approvals"] == expected
+    actions.advance_rollout(started, actor=BEN, reason="on")
+    assert last("rollout.advance")["approvals"] is None
+
+
+def test_the_entries_of_two_approvals_count_them() -> None:
+    rollout = proposed(actor=NOBODYS_KEY)
+    bound = actions.binding(rollout)
+    approve(rollout, reason="one")
+    first = last("rollout.approve")
+    after = {"approvals": 1, "needed": 2}
+    assert first["after_sha256"] == chain.digest(after)
+    assert (first["reason"], first["actor"]["label"]) == ("one", "ben")
+    assert first["target"] == {"kind": "rollout", "id": str(rollout.pk)}
+    assert (first["environment"], first["workload"]) == (rollout.environment.name, rollout.workload.name)
+    assert first["approvals"] == [by(BEN, None, "one", bound)]
+    approve(rollout, actor=CARL, reason="two")
+    expected = [by(BEN, None, "one", bound), by(CARL, None, "two", bound)]
+    assert kept(rollout) == last("rollout.approve")["approvals"] == expected
+
+
+def test_an_approval_that_is_given_again_is_one_row_with_the_new_reason() -> None:
+    rollout = approved()
+    bound = actions.binding(rollout)
+    back = actions.withdraw_approval(rollout, actor=BEN, reason="a doubt")
+    assert kept(rollout) == [] and Approval.objects.get().withdrawn_at is not None
+    taken = last("rollout.withdraw_approval")
+    assert (taken["reason"], taken["approvals"]) == (
+        "a doubt",
+        [by(BEN, None, "looks right", bound)],
+    )
+    first = Approval.objects.get()
+    Approval.objects.update(at=clock.now() - timedelta(days=1))
+    renamed = Actor("user", BEN.id, "Ben B.", BEN.user_id)
+    assert approve(back, actor=renamed, reason="no doubt").state == State.SCHEDULED
+    assert kept(rollout) == last("rollout.approve")["approvals"] == [by(renamed, None, "no doubt", bound)]
+    again = Approval.objects.get()
+    assert again.pk == first.pk and again.at >= first.at
+
+
+def test_the_approval_of_a_stage_is_recorded_and_evaluated_soon_after_its_commit(
+    django_capture_on_commit_callbacks: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the rollout would wait for the next sweep although nothing holds it any more."""
+    nudged: list[list[object]] = []
+    rollout = started(plan=APPROVED_STAGE)
+    Rollout.objects.update(wake_at=clock.now())
+    bound = actions.binding(rollout, 1)
+    monkeypatch.setattr(nudges, "nudge", lambda pks: nudged.append(list(pks)))
+    with django_capture_on_commit_callbacks(execute=True):
+        approve_stage(rollout, 1, reason="shadow agrees")
+        assert nudged == []
+    assert nudged == [[rollout.pk]]
+    assert Rollout.objects.get().wake_at is None
+    expected = [by(BEN, 1, "shadow agrees", bound)]
+    entry = last("rollout.approve_stage")
+    assert entry["after_sha256"] == chain.digest({"stage": 1})
+    assert (entry["reason"], entry["environment"], entry["workload"]) == (
+        "shadow agrees",
+        rollout.environment.name,
+        rollout.workload.name,
+    )
+    assert entry["approvals"] == expected
+    assert kept(rollout)[1:] == expected
+    advanced = actions.advance_rollout(rollout, actor=BEN, reason="on")
+    assert advanced.stage == 1 and last("rollout.advance")["approvals"] == expected

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from controlplane.access.models import Membership
 from controlplane.core import clock
 from controlplane.core.actors import SYSTEM
 from controlplane.core.errors import PointsmanError
-from policies_app.actions import pin, set_assignment
+from policies_app.actions import edit_workload, pin, serve_first, set_assignment
 from policies_app.models import Environment, Model
 from rollout_app import actions
 from rollout_app.engine.states import Event
@@ -131,3 +132,60 @@ def test_an_ended_rollout_needs_no_queries(
     rollout, now = actions.cancel_rollout(places.approved(), actor=ANNA, reason="no"), clock.now()
     with django_assert_num_queries(0):
         assert None not in actions.refusals(rollout, now).values()
+
+
+def unapproved(rollout: Rollout) -> None:
+    Membership.objects.filter(user_id=BEN.id).delete()
+
+
+def judged_otherwise(rollout: Rollout) -> None:
+    edit_workload(rollout.workload, actor=SYSTEM, reason="r", quality_bar="0.5")
+
+
+@pytest.mark.parametrize(
+    ("proposed_under", "now_under", "obstacle", "code"),
+    [
+        (True, False, unapproved, "approval_stale"),
+        (True, False, judged_otherwise, "approval_stale"),
+        (False, True, lambda rollout: None, "approval_missing"),
+        (False, False, judged_otherwise, None),
+    ],
+)
+def test_four_eyes_apply_if_they_did_at_the_proposal_or_do_now(
+    proposed_under: bool, now_under: bool, obstacle: Callable[[Rollout], None], code: str | None
+) -> None:
+    rollout = places.proposed(four_eyes=proposed_under)
+    rollout = approve(rollout) if proposed_under else rollout
+    Environment.objects.update(four_eyes=now_under)
+    obstacle(rollout)
+    known = actions.surroundings_of([rollout])
+    refused = actions.refusal(rollout, Event.START, clock.now(), known)
+    assert refused == actions.refusals(rollout, clock.now())[Event.START]
+    assert (refused and refused.code) == code
+    if code is None:
+        assert actions.start_rollout(rollout, actor=BEN, reason="now").state == "running"
+        return
+    with pytest.raises(PointsmanError) as error:
+        actions.start_rollout(rollout, actor=BEN, reason="now")
+    assert error.value.code == code
+
+
+def test_the_surroundings_of_rollouts_are_those_of_their_own_places() -> None:
+    """The home page of one team must not read what other environments and workloads serve and roll out."""
+    ours, others = places.started(), places.started()
+    elsewhere = builders.environment()
+    serve_first(elsewhere, ours.baseline, actor=SYSTEM, reason="r")
+    same_workload = actions.propose_rollout(
+        elsewhere, ours.workload, ours.candidate, plan=PLAN, reason="r", actor=ANNA
+    )
+    actions.start_rollout(same_workload, actor=ANNA, reason="now")
+    builders.served(ours.environment, others.workload)
+    place = (ours.environment_id, ours.workload_id)
+    known = actions.surroundings_of([ours])
+    assert known.environments == {ours.environment_id: ours.environment}
+    assert known.assignments == {place: places.assignment(ours)}
+    assert known.active == {place}
+    Rollout.objects.filter(pk=ours.pk).update(state="paused")
+    assert actions.surroundings_of([ours]).active == {place}
+    Rollout.objects.filter(pk=ours.pk).update(state="completed")
+    assert actions.surroundings_of([ours]).active == frozenset()
