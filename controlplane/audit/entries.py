@@ -22,6 +22,7 @@ from controlplane.core.ids import uuid7
 
 HEAD = 1  # the primary key of the only head row
 _NEAR = 1_000_000  # rows up to this far after the head can block the next entry
+_TOO_FAR = 2**52  # no log of Pointsman's gets here; twice as far, RFC 8785 cannot write a number exactly
 _LISTED = 20  # how many foreign rows are listed one by one
 _listeners: list[Callable[[Entry, Mapping[str, Any]], object]] = []
 
@@ -180,6 +181,8 @@ def _is_sound(head: Head) -> bool:
         return not rows and head.hash == chain.genesis(head.chain)
     if len(rows) != 1 or rows[0][:2] != (head.seq, head.hash) or not chain.is_hash(head.hash):
         return False
+    if not 0 < head.seq < _TOO_FAR:  # such an entry could block all later ones, whose numbers would not fit
+        return False
     if isinstance(rows[0][2], str):  # only in SQLite
         return False
     return f'"chain":{json.dumps(head.chain)}'.encode() in bytes(rows[0][2])
@@ -200,7 +203,8 @@ def _resume(head: Head) -> None:
         head.chain = json.loads(bytes(base.body))["chain"]
     others = Entry.objects.filter(seq__gt=base_seq, seq__lte=base_seq + _NEAR).order_by("seq")
     found += [{"seq": seq, "hash": hash_} for seq, hash_ in others.values_list("seq", "hash")[:_LISTED]]
-    last = max(others.aggregate(last=Max("seq"))["last"] or 0, base_seq, head.seq if base is None else 0)
+    gone = head.seq if base is None and head.seq < _TOO_FAR else 0  # entries up to here may have existed
+    last = max(others.aggregate(last=Max("seq"))["last"] or 0, base_seq, gone)
     proof = {"found": found, "nonce": secrets.token_hex(16)}
     body: dict[str, Any] = {
         "actor": {"kind": SYSTEM.kind, "id": SYSTEM.id, "label": SYSTEM.label, "user_id": None},
@@ -223,11 +227,12 @@ def _resume(head: Head) -> None:
 
 def _last_of_ours(head: Head) -> tuple[Entry | None, list[dict[str, Any]]]:
     """Return the newest entry to continue from, and a description of the head if it is wrong."""
-    named = Entry.objects.filter(seq=head.seq, hash=head.hash).first()
+    ours = Entry.objects.filter(seq__gt=0, seq__lt=_TOO_FAR)
+    named = ours.filter(seq=head.seq, hash=head.hash).first()
     if named is not None and _is_itself(named):
         return named, []
     wrong_head = {"what": "the head", "said": {"chain": head.chain, "seq": str(head.seq), "hash": head.hash}}
-    for entry in Entry.objects.filter(seq__gt=0, seq__lt=2**53).order_by("-seq").iterator():
+    for entry in ours.order_by("-seq").iterator():
         if _is_itself(entry):
             return entry, [wrong_head]
     return None, [wrong_head]
