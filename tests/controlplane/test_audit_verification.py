@@ -1,0 +1,244 @@
+"""Verification of the whole log: head, checkpoints, their file, and the rows of other tables."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+
+from controlplane.audit import checkpoints, log, subjects, verification
+from controlplane.audit.models import Checkpoint, Entry, Head
+from controlplane.audit.subjects import Subject, Witness
+from controlplane.core.actors import SYSTEM
+from tests.support import append_only
+from tests.support.callers import Caller
+
+FALSE = "f" * 64
+
+
+def write() -> Entry:
+    with transaction.atomic():
+        return log.record(actor=SYSTEM, action="test.write", target=("thing", "one"))
+
+
+@pytest.fixture
+def _own_directory(settings: Any, tmp_path: Path) -> None:
+    settings.VAR_DIR = tmp_path
+
+
+def found(**options: Any) -> list[str]:
+    return [str(finding) for finding in verification.verify(**options).findings]
+
+
+def changed(sql: str, *values: Any) -> None:
+    with append_only.lifted(), connection.cursor() as cursor:
+        cursor.execute(sql, values)
+
+
+needs = pytest.mark.usefixtures("db", "_own_directory")
+
+
+@needs
+def test_the_id_of_a_log_without_a_head_is_in_its_first_entry() -> None:
+    write(), write()
+    Head.objects.all().delete()
+    assert found() == ["head: missing: the head row is gone; the log ends at 2"]
+
+
+@needs
+@pytest.mark.parametrize("signed", [True, False])
+def test_the_id_of_a_log_with_another_head_is_in_its_checkpoints_or_first_entry(signed: bool) -> None:
+    write()
+    if signed:
+        checkpoints.make()
+    Head.objects.update(chain="other")
+    assert found() == ["head: altered: the head names another log (other)"]
+
+
+@needs
+def test_a_log_without_entries_is_compared_with_its_checkpoints() -> None:
+    write()
+    checkpoints.make()
+    changed("DELETE FROM audit_entry")
+    Head.objects.all().delete()
+    assert found() == [
+        "head: missing: the head row is gone; the log ends at 0",
+        "entry 1: truncated: the log ends at 0; a signed checkpoint proves that entry 1 existed",
+    ]
+
+
+@needs
+@pytest.mark.parametrize("column", ["seq", "hash", "at"])
+def test_a_checkpoint_that_differs_from_its_note_is_found(column: str) -> None:
+    write()
+    checkpoints.make()
+    value = {"seq": 7, "hash": FALSE, "at": "2001-01-01 00:00:00+00:00"}[column]
+    changed(f"UPDATE audit_checkpoint SET {column} = %s", value)
+    seq = 7 if column == "seq" else 1
+    assert found() == [f"checkpoint {seq}: altered: its row's {column} differs from its note"]
+
+
+@needs
+@pytest.mark.parametrize("content", ["", "no note", "twice", "more"])
+def test_a_checkpoint_that_holds_no_note_or_more_is_found(content: str) -> None:
+    write()
+    made = checkpoints.make()
+    assert made is not None
+    kept = {"twice": f"{made.note}\n{made.note}", "more": f"{made.note}more"}.get(content, content)
+    changed("UPDATE audit_checkpoint SET note = %s", kept)
+    assert "checkpoint 1: altered: its row does not contain a signed note" in found()
+
+
+@needs
+def test_the_file_and_the_rows_are_compared_both_ways() -> None:
+    write()
+    first = checkpoints.make()
+    write()
+    second = checkpoints.make()
+    assert first is not None and second is not None
+    file = checkpoints.checkpoint_file()
+    whole = file.read_text()
+    file.write_text(f"{second.note}\n")
+    assert found() == ["checkpoint 1: missing: its checkpoint is not in the file"]
+    assert found(with_file=False) == []
+    changed("DELETE FROM audit_checkpoint WHERE seq = 1")
+    file.write_text(whole)
+    assert found() == ["checkpoint 1: missing: its checkpoint is in the file but not in the database"]
+    assert found(with_file=False) == []
+    file.write_text(f"{second.note}\nvisitors were here\n")
+    assert found() == [
+        "checkpoint file: altered: the checkpoint file contains text that is not a checkpoint: "
+        "'visitors were here'"
+    ]
+
+
+@needs
+def test_the_result_names_the_last_entry_and_the_last_checkpoint() -> None:
+    call = Caller("viewer")
+    write()
+    checkpoints.make()
+    last = write()
+    signed = Checkpoint.objects.get()
+    result = verification.verify()
+    assert (result.findings, result.count, result.hash, result.checkpoint) == (
+        [],
+        last.seq,
+        last.hash,
+        signed,
+    )
+    answer = call("POST", "audit/verification").json()
+    assert answer["checkpoint_at"] is not None
+    assert answer == {
+        "verified": True,
+        "entries": last.seq,
+        "hash": last.hash,
+        "checkpoint": last.seq - 1,
+        "checkpoint_at": answer["checkpoint_at"],
+        "findings": [],
+    }
+    Head.objects.update(chain="other")
+    answer = call("POST", "audit/verification").json()
+    assert answer["verified"] is False
+    assert answer["findings"] == [
+        {"kind": "altered", "seq": 0, "where": "head", "sentence": "the head names another log (other)"}
+    ]
+
+
+# --- rows of other tables ------------------------------------------------------------------------------------
+
+
+def entry(name: str, *, outcome: str = "done", kind: str = "box", **after: Any) -> dict[str, Any]:
+    diff = [{"path": f"/{column}", "after": value} for column, value in after.items()]
+    return {"outcome": outcome, "target": {"kind": kind, "id": name}, "diff": diff}
+
+
+WRITTEN = [entry("a", size=1, colour="red"), entry("a", colour="blue")]
+STORED: dict[str, tuple[list[Any], list[tuple[str, Any]], list[str]]] = {
+    "equal": (WRITTEN, [("a", {"size": 1, "colour": "blue", "unrecorded": 3})], []),
+    "different": (
+        WRITTEN,
+        [("a", {"size": 2, "colour": "red"})],
+        [
+            "box a: contradicted: colour is 'red'; the log says 'blue'",
+            "box a: contradicted: size is '2'; the log says '1'",
+        ],
+    ),
+    "true is not 1": (WRITTEN, [("a", {"size": True})], ["box a: contradicted: size is 'True'; the log says '1'"]),
+    "gone": (WRITTEN, [], ["box a: missing: the row is gone, but the log says that it exists"]),
+    "not recorded": ([], [("b", {"size": 1})], ["box b: unrecorded: no entry of the log created this row"]),
+    "refused": ([entry("b", outcome="refused", size=1)], [], []),
+    "of another kind": ([entry("b", kind="bag", size=1)], [], []),
+    "malformed": ([{"outcome": "done"}, *WRITTEN], [("a", {"size": 1, "colour": "blue"})], []),
+    "fewer digits": ([entry("a", size="0.50")], [("a", {"size": "0.5"})], []),
+    "other digits": (
+        [entry("a", size="0.50")],
+        [("a", {"size": "0.51"})],
+        ["box a: contradicted: size is '0.51'; the log says '0.50'"],
+    ),
+    "other words": (
+        [entry("a", size="big")],
+        [("a", {"size": "small"})],
+        ["box a: contradicted: size is 'small'; the log says 'big'"],
+    ),
+    "one different, the next not recorded": (
+        [entry("a", size=1), entry("c", size=1)],
+        [("a", {"size": 1}), ("b", {}), ("c", {"size": 2})],
+        [
+            "box b: unrecorded: no entry of the log created this row",
+            "box c: contradicted: size is '2'; the log says '1'",
+        ],
+    ),
+}  # fmt: skip
+
+
+def compared(subject: Subject, written: list[Any], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setattr(subjects, "_registered", {subject.kind: subject})
+    witness = Witness()
+    for body in written:
+        witness.read(body)
+    return [str(finding) for finding in witness.findings()]
+
+
+@pytest.mark.parametrize(("written", "rows", "found"), STORED.values(), ids=STORED)
+def test_a_row_that_differs_from_its_entries_has_its_finding(
+    written: list[Any], rows: list[Any], found: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert compared(subjects.by_target("box", lambda: rows), written, monkeypatch) == found
+
+
+def test_a_row_that_cannot_be_read_hides_which_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rows() -> Any:
+        yield "a", {"size": 1, "colour": "green"}
+        raise ValueError("bad date")
+
+    written = [*WRITTEN, entry("b", size=1)]
+    assert compared(subjects.by_target("box", rows), written, monkeypatch) == [
+        "box a: contradicted: colour is 'green'; the log says 'blue'",
+        "box: contradicted: a row after a cannot be read (bad date); repair it, then verify the rows "
+        "that follow it",
+    ]
+
+
+def test_values_that_the_log_does_not_give_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A removed row may be gone; a row of every new database needs no entry; an older entry may lack a value."""
+
+    def said(body: Any) -> Any:
+        yield body["name"], body["values"]
+
+    rows = [("new", {"size": 1}), ("old", {"size": 5, "colour": "red"})]
+    unsaid = {"new": {"size": 1}}
+    subject = Subject(
+        "box",
+        said,
+        lambda: rows,
+        unsaid.get,
+        implied=lambda body, told: [("old", {"colour": "red", "size": 0})] if "box" not in told else [],
+    )
+    written = [
+        {"outcome": "done", "name": "old", "values": {"size": subjects.UNSAID}},
+        {"outcome": "done", "name": "gone", "values": {"size": 1}},
+        {"outcome": "done", "name": "gone", "values": None},
+    ]
+    assert compared(subject, written, monkeypatch) == []
+    rows[0] = ("new", {"size": 2})
+    assert compared(subject, written, monkeypatch) == ["box new: contradicted: size is '2'; the log says '1'"]
