@@ -225,13 +225,47 @@ def test_a_forged_form_cannot_grant_a_role_elsewhere() -> None:
     assert not Membership.objects.filter(user=ann).exists()
 
 
-@pytest.mark.parametrize("change", ["deactivate", "log-out", "withdraw-superuser"])
-def test_the_page_changes_an_account(change: str) -> None:
-    ann, client = User.objects.create_superuser("ann"), logged_in("root", "admin")
+@pytest.mark.parametrize(
+    ("change", "title", "button", "message", "danger"),
+    [
+        ("deactivate", "Deactivate ann", "Deactivate", "ann is deactivated.", True),
+        ("activate", "Activate ann", "Activate", "ann is active.", False),
+        ("log-out", "Log ann out everywhere", "Log out", "ann is logged out everywhere.", False),
+        (
+            "remove-second-factor",
+            "Remove the second factor of ann",
+            "Remove",
+            "ann has no second factor now.",
+            True,
+        ),
+        (
+            "withdraw-superuser",
+            "Withdraw the superuser rights of ann",
+            "Withdraw",
+            "ann is no longer an administrator of the instance.",
+            True,
+        ),
+    ],
+)
+def test_the_page_changes_an_account(
+    change: str, title: str, button: str, message: str, danger: bool
+) -> None:
+    ann, client = (
+        User.objects.create_superuser("ann", is_active=change != "activate"),
+        logged_in("root", "admin"),
+    )
+    TOTP.activate(ann, "JBSWY3DPEHPK3PXP")
     address = f"/console/people/{ann.pk}/{change}/"
-    assert "ann" in text(client.get(address))
+    page = client.get(address)
+    assert f"<h1>{title}</h1>" in text(page)
+    assert f">{button}</button>" in text(page)
+    assert len(page.context["about"].split()) > 5, "it says what follows"
+    assert ("pm-danger" in text(page), "pm-sheet-danger" in text(page)) == (danger, danger)
+    assert f'href="/console/people/{ann.pk}/"' in text(page)
     assert client.post(address, {"reason": ""}).status_code == 422
-    assert client.post(address, {"reason": "because"}).status_code == 302
+    answer = client.post(address, {"reason": "because"}, follow=True)
+    assert answer.redirect_chain == [(f"/console/people/{ann.pk}/", 302)]
+    assert message in text(answer)
     assert len(done()) == 1
 
 

@@ -10,6 +10,7 @@ from controlplane.access.permissions import (
     has_role,
     may_edit_workload,
     require_role,
+    roles_held,
     visible_environments,
 )
 from controlplane.core.actors import SYSTEM, Actor
@@ -43,6 +44,32 @@ def test_roles_imply_only_viewer_and_admin_implies_all() -> None:
     assert has_role(ann, Role.VIEWER, "staging")
     assert not has_role(ann, Role.EDITOR, "staging")
     assert all(has_role(bob, role, "staging") for role in Role)
+
+
+@pytest.mark.parametrize("place", ["everywhere", "staging"])
+@pytest.mark.parametrize("held", Role.values)
+def test_pages_and_actions_give_the_same_answer_about_a_role(held: str, place: str) -> None:
+    ann = person(**{place: held})
+    holds = roles_held(ann)
+    for asked in Role.values:
+        implied = asked in (held, "viewer") or held == "admin"
+        for where in ("", "staging", "production", ANYWHERE):
+            expected = implied and (place == "everywhere" or where in ("staging", ANYWHERE))
+            assert holds(asked, where) is has_role(ann, asked, where) is expected, (asked, where)
+
+
+@pytest.mark.parametrize(("active", "superuser"), [(True, True), (False, True), (False, False)])
+def test_pages_and_actions_agree_about_superusers_and_closed_accounts(active: bool, superuser: bool) -> None:
+    ann = person(everywhere="admin")
+    ann.is_active, ann.is_superuser = active, superuser
+    ann.save()
+    for role in Role.values:
+        assert (
+            roles_held(ann)(role, "")
+            is has_role(ann, role, "")
+            is has_role(Actor.of_user(ann), role, "")
+            is active
+        )
 
 
 def test_a_role_everywhere_holds_in_each_environment() -> None:

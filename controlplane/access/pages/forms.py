@@ -60,15 +60,17 @@ class InviteForm(WhyForm):
 
     def clean(self) -> dict[str, Any]:
         given = super().clean() or self.cleaned_data
+        if self.errors:
+            return given
         roles = [
             {"environment": name, "role": role}
             for field, name in self._places.items()
-            for role in given.pop(field, [])
+            for role in given.pop(field)
         ]
-        if not roles and not self.errors:
+        if not roles:
             raise forms.ValidationError("Select at least one role.")
-        teams = [team.name for team in given.pop("teams", [])]
-        lives = timedelta(days=given.pop("days", None) or 3)
+        teams = [team.name for team in given.pop("teams")]
+        lives = timedelta(days=given.pop("days"))
         return {**given, "roles": roles, "teams": teams, "lives": lives}
 
 
