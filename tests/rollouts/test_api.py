@@ -248,6 +248,12 @@ def test_it_returns_current_verdicts_and_their_changes() -> None:
     client = person("viewer", Role.VIEWER)
     now = send(client, "get", f"rollouts/{rollout.pk}/judgement").json()
     assert {verdict["result"] for verdict in now["verdicts"]} == {"no_data"}
+    unknown = "The baseline never reported this figure before the rollout."
+    assert unknown not in {verdict["note"] for verdict in now["verdicts"]}  # it did, as the reference says
+    waiting = places.proposed()
+    before = send(client, "get", f"rollouts/{waiting.pk}/judgement").json()  # without a reference yet
+    noted = {verdict["name"] for verdict in before["verdicts"] if verdict["note"] == unknown}
+    assert noted == {"latency_tail", "cost_tail"}
     Traffic(rollout, start=clock.now() - timedelta(hours=1)).minutes(10)
     assert reconcile(rollout.pk) == "hold"
     now = send(client, "get", f"rollouts/{rollout.pk}/judgement").json()

@@ -1,6 +1,7 @@
 """Evaluations in which a part fails: harm still rolls back, display errors stop nothing, everything else holds."""
 
 import logging
+import math
 from datetime import timedelta
 from typing import Any
 
@@ -8,10 +9,13 @@ import pytest
 
 from controlplane.core import clock
 from rollout_app.engine.accumulator import Accumulator
+from rollout_app.engine.measures.base import ALL, Conditions
+from rollout_app.engine.rescue import PART
 from rollout_app.engine.states import State
-from rollout_app.evaluation import reconcile
+from rollout_app.evaluation import reconcile, rescue
 from rollout_app.models import Rollout
 from tests.support import places
+from tests.support.evidence_builders import ledger
 from tests.support.traffic import Traffic
 
 pytestmark = pytest.mark.django_db
@@ -139,11 +143,20 @@ def test_unreadable_minutes_are_read_again_once_a_minute(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Accumulator, "take", take)
     now, seen = clock.now(), []
-    for seconds in (0, 2, 30, 61):
+    for seconds in (0, 2, 59, 60):
         reads = 0
         assert reconcile.evaluate([rollout.pk], now=now + timedelta(seconds=seconds)) == ["error"]
         seen.append(reads)
     assert seen == [2, 1, 1, 2]  # by the evaluation itself, and by the rescue
+
+
+def test_plain_counts_need_as_much_evidence_as_at_their_lowest_weight_in_a_whole_evaluation() -> None:
+    """Without differing tasks and slices, all tasks have a weight of 85 %; with them, at least 38 %."""
+    parts = ledger(looks=3).measures["failure"].harm(Conditions())
+    alone = next(part for part in parts if part.name == ALL)
+    assert alone.weight == pytest.approx(0.85)
+    needed = math.exp(rescue._PLAIN_ROLL_BACK)
+    assert needed == pytest.approx(20 * alone.weight / PART)
 
 
 @pytest.mark.parametrize("unit", ["request", "user"])

@@ -15,7 +15,7 @@ from rollout_app.engine.measures.ratios import RatioChange
 from rollout_app.engine.measures.shares import DIFFERING, Shares
 from rollout_app.engine.measures.sufficient import MissingStatistics, RateStatistics
 from rollout_app.engine.metrics import Metric
-from rollout_app.engine.stats import rates
+from rollout_app.engine.stats import missing, rates
 from rollout_app.engine.stats.ratios import Moments
 from tests.support.evidence_builders import REFERENCE, arm, ledger
 
@@ -87,3 +87,32 @@ def test_an_e_value_of_one_is_no_harm(log_e: float, listed: bool) -> None:
     judgement = ledger(looks=5).judge(1)
     verdict = replace(judgement.verdicts[0], counted=True, log_e_counted=log_e)
     assert replace(judgement, verdicts=(verdict,)).harmful == ((verdict,) if listed else ())
+
+
+@pytest.mark.parametrize(
+    ("of", "candidate", "spent", "successes", "expected"),
+    [
+        (missing.log_cost_best, True, 0, 1, 5),  # 5 tasks more than the one success
+        (missing.log_cost_best, True, 1, 0, math.inf),
+        (missing.log_cost_best, False, 1, 0, 5 * 10),  # 5 tasks of 10 nUSD more than the one nUSD
+        (missing.log_cost_best, False, 0, 1, math.inf),
+        (missing.log_cost_worst, True, 1, 0, 5 * 10),
+        (missing.log_cost_worst, True, 0, 1, math.inf),
+        (missing.log_cost_worst, False, 0, 1, 5),
+        (missing.log_cost_worst, False, 1, 0, math.inf),
+    ],
+)
+def test_missing_tasks_are_bounded_from_one_success_and_one_nano_dollar_on(
+    of: Any, candidate: bool, spent: int, successes: int, expected: float
+) -> None:
+    excess = missing.Excess(0.1, 5.0, candidate)
+    assert of(excess, 10, spent, successes) == pytest.approx(math.log1p(expected))
+
+
+@pytest.mark.parametrize("differing", [Moments(), Moments(60, 0, 0)])
+def test_differing_tasks_that_the_baseline_lacks_are_no_evidence_of_safety(differing: Moments) -> None:
+    measure = RatioChange(Metric.COST_PER_SUCCESS, 0.1, 0.1, REFERENCE)
+    few = Moments(40, 40, 36, 80, 36, 36)  # less than `least_cost_tasks`
+    measure.whole.stats.add(few, few)
+    measure._part(DIFFERING).stats.add(Moments(60, 60, 50, 90, 50, 50), differing)
+    assert measure.safe(0.5, Conditions()) == measure.safe(0.5, Conditions(differing=0.3)) == 0.0
