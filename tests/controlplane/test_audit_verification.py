@@ -225,7 +225,7 @@ def test_values_that_the_log_does_not_give_are_not_compared(monkeypatch: pytest.
     def said(body: Any) -> Any:
         yield body["name"], body["values"]
 
-    rows = [("new", {"size": 1}), ("old", {"size": 5, "colour": "red"})]
+    rows: list[tuple[str, Any]] = [("new", {"size": 1}), ("old", {"size": 5, "colour": "red"})]
     unsaid = {"new": {"size": 1}}
     subject = Subject(
         "box",
