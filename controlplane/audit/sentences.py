@@ -57,15 +57,20 @@ VERBS = {
     "receiver.rotate_secret": "rotated the secret of", "receiver.send_again": "sent a delivery again to",
 }  # fmt: skip
 _BASES = {
-    "began": "begin", "cancelled": "cancel", "gave": "give", "made": "make", "pinned": "pin", "rolled": "roll",
-    "sent": "send", "set": "set", "took": "take", "unpinned": "unpin", "withdrew": "withdraw", "wrote": "write",
-    "stopped": "stop",
+    "began": "begin", "cancelled": "cancel", "gave": "give", "pinned": "pin", "sent": "send", "stopped": "stop",
+    "took": "take", "unpinned": "unpin", "withdrew": "withdraw", "wrote": "write",
 }  # fmt: skip
 _KEEP_THE_E = {
     "activated", "advanced", "approved", "changed", "completed", "created", "deactivated", "generated", "invited",
     "issued", "noticed", "paused", "proposed", "removed", "restored", "resumed", "retired", "revoked", "rotated",
     "saved", "scheduled",
 }  # fmt: skip
+# What Pointsman records about the log itself: the whole sentence after the actor's name.
+_ABOUT_THE_LOG = {
+    "audit.resume": "found changed rows in the log, and continued it after them",
+    "audit.bad_checkpoint": "found a checkpoint that does not match the log",
+    "refusals.folded": "was refused more often than the log lists",
+}
 SIGN_INS = {"session.begin", "session.end"}  # actions without an object
 
 
@@ -118,6 +123,8 @@ def sentence(entry: Entry, names: Mapping[str, str]) -> str:
     words = [verb or entry.action.partition(".")[2].replace("_", " "), *_object(entry, names)]
     if entry.target_kind == "path":
         return f"{entry.who} was refused at {entry.target_id}"
+    if about := _ABOUT_THE_LOG.get(entry.action):
+        return f"{entry.who} {about}"
     if entry.action == "rollout.approve" and entry.actor_kind == "system":
         return " ".join(["no approval is required for", *words[1:]])
     if entry.outcome != "refused":

@@ -97,6 +97,113 @@ def test_each_verb_has_a_base_form() -> None:
     }  # fmt: skip
 
 
+ACTIONS = {
+    "assignment": "break_glass pin serve_first stop_serving unpin",
+    "break_glass": "review",
+    "change": "approve reject request withdraw",
+    "environment": "break_glass edit four_eyes_off new_epoch register",
+    "guardrail": "remove set",
+    "invitation": "accept create revoke",
+    "key": "issue revoke rotate",
+    "membership": "break_glass grant withdraw",
+    "model": "add edit",
+    "password": "change rehash",
+    "plan": "add edit remove",
+    "provider": "connect disconnect",
+    "receiver": "add edit rotate_secret send_again test",
+    "rollout": "abort advance amend approve approve_stage break_glass cancel complete confirm_abort "
+    "confirm_rollback draft mirrors pause propose reject resume revert roll_back schedule start withdraw_approval",
+    "second_factor": "add new_recovery_codes remove",
+    "session": "begin end",
+    "signing_key": "noticed retire rotate",
+    "team": "create join set_members",
+    "user": "activate create deactivate end_sessions first_admin take_stock withdraw_superuser",
+    "version": "add",
+    "workload": "edit register",
+}
+
+
+def test_each_action_has_a_verb_and_can_be_chosen_in_the_filter() -> None:
+    known = {f"{kind}.{name}" for kind, names in ACTIONS.items() for name in names.split()}
+    assert set(sentences.VERBS) == known
+    choices = dict(pages.FilterForm().fields["action"].widget.choices)
+    assert {action for kind, group in choices.items() if kind for action, _ in group} == known | {
+        f"{kind}." for kind in ACTIONS
+    }
+    assert choices["Second factor"][:2] == [
+        ("second_factor.", "Second factor: anything"),
+        ("second_factor.add", "set up a second factor of"),
+    ]
+
+
+def entry(action: str, kind: str, target: str = "x", **fields: Any) -> Entry:
+    defaults = {"actor_kind": "user", "actor_label": "ann", "outcome": "done", "workload": "w"}
+    return Entry(seq=1, action=action, target_kind=kind, target_id=target, **(defaults | fields))
+
+
+SENTENCES = [
+    (entry("rollout.start", "rollout"), "ann started a rollout of w"),
+    (entry("rollout.start", "rollout", environment="staging"), "ann started a rollout of w in staging"),
+    (entry("rollout.approve", "rollout", actor_kind="system"), "no approval is required for a rollout of w"),
+    (entry("assignment.pin", "assignment", "staging/w"), "ann pinned w"),
+    (entry("guardrail.set", "guardrail", "w/cost"), "ann changed the guardrail on w/cost"),
+    (entry("version.add", "version", "w/3"), "ann wrote v3 of w"),
+    (
+        entry("break_glass.review", "break_glass"),
+        "ann reviewed the use of break-glass: a use of it",
+    ),
+    (entry("invitation.create", "invitation"), "ann invited somebody"),
+    (entry("invitation.revoke", "invitation"), "ann revoked the invitation for somebody"),
+    (entry("change.request", "change_request"), "ann requested a change"),
+    (entry("signing_key.rotate", "signing_key"), "ann rotated signing key x"),
+    (entry("environment.edit", "environment", "x", environment="x"), "ann edited environment x"),
+    (entry("session.begin", "user", environment="x"), "ann signed in"),
+    (entry("request.post", "path", "/a", outcome="refused"), "ann was refused at /a"),
+    (entry("team.create", "team", outcome="refused"), "ann tried to create team x, and was refused"),
+    (entry("thing.break", "thing", outcome="refused"), "ann was refused (break) thing x"),
+    (entry("refusals.folded", "actor", outcome="refused"), "ann was refused more often than the log lists"),
+    (
+        entry("audit.resume", "audit", actor_kind="system", actor_label="Pointsman"),
+        "Pointsman found changed rows in the log, and continued it after them",
+    ),
+    (
+        entry("audit.bad_checkpoint", "checkpoint", actor_kind="system", actor_label="Pointsman"),
+        "Pointsman found a checkpoint that does not match the log",
+    ),
+]
+
+
+@pytest.mark.parametrize(("written", "words"), SENTENCES, ids=[words for _, words in SENTENCES])
+def test_each_kind_of_target_has_its_words(written: Entry, words: str) -> None:
+    assert sentences.sentence(written, {}) == words
+
+
+def test_names_take_the_place_of_ids() -> None:
+    for kind, words in {
+        "rollout": "ann edited N of w",
+        "guardrail": "ann edited N",
+        "break_glass": "ann edited N",
+        "invitation": "ann edited the invitation for N",
+        "change_request": "ann edited N",
+        "user": "ann edited user N",
+    }.items():
+        assert sentences.sentence(entry("workload.edit", kind), {"x": "N"}) == words
+
+
+@pytest.mark.parametrize(
+    ("actor", "person"),
+    [({"user_id": "7"}, "7"), ({"user_id": None}, ""), ({"user_id": 7}, ""), ({}, ""), ("x", ""), (None, "")],
+)
+def test_the_person_behind_an_entry(actor: Any, person: str) -> None:
+    assert sentences.user_id({"actor": actor}) == person
+
+
+def test_a_person_is_named_even_if_the_account_is_gone(admin: User) -> None:
+    assert sentences.person_of(str(admin.pk)) == "admin"
+    assert sentences.person_of("999999") == "user 999999"
+    assert sentences.person_of("") == ""
+
+
 def test_shares_are_in_percent_in_readable_differences() -> None:
     with transaction.atomic():
         entry = log.record(
