@@ -32,11 +32,18 @@ class CoverageMap:
     failed: list[str]
 
     def tests(self, mutant: Mutant) -> list[str]:
-        """Return the quickest first; empty if no test runs it. At the top of a module: every test that runs the
-        module."""
+        """Return the quickest first; empty if no test runs it.
+
+        Code at the top of a module, and code that runs only when Django starts, is run once, and not for a test that
+        depends on it. For these: every test that runs anything of the module, or whose file is named after it.
+        """
         ran = self.lines.get(str(mutant.path), {})
-        lines = ran if mutant.lines is None else range(mutant.lines[0], mutant.lines[1] + 1)
-        found = set[str]().union(*(ran.get(line, set()) for line in lines)) - {IMPORT}
+        lines = range(mutant.lines[0], mutant.lines[1] + 1) if mutant.lines else ()
+        found = set[str]().union(*(ran.get(line, set()) for line in lines))
+        if mutant.lines is None or found == {IMPORT}:
+            named = f"/test_{mutant.path.stem}.py::"
+            found = set[str]().union(*ran.values(), (test for test in self.seconds if named in test))
+        found -= {IMPORT}
         return [test for test in self.seconds if test in found]
 
     def rounds(self, mutant: Mutant) -> list[list[str]]:
