@@ -8,7 +8,7 @@ never read as "none", "free" or "fine".
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import field, fields, replace
+from dataclasses import field, fields
 from datetime import datetime
 from operator import add, attrgetter
 from typing import Any, Literal, Self
@@ -153,19 +153,6 @@ def _known_sum(a: int | None, of_a: int, b: int | None, of_b: int) -> int | None
 
 _NOT_ADDED = ("cost_over", "decided")  # these have rules of their own and come last
 _arm_figures = attrgetter(*(f.name for f in fields(ArmSums) if f.name not in _NOT_ADDED))
-
-
-def with_graded_costs(arm: ArmSums) -> ArmSums:
-    """Fill in `costs` if every task has a cost and a grade, so that routers need not send them twice.
-
-    If some tasks lack one and the router did not send `graded`, it is unknown which costs belong to which grades.
-    """
-    if arm.costs.n or not arm.cost_n or not arm.tasks == arm.cost_n == arm.graded:
-        return arm
-    costs = GradedCosts(
-        arm.tasks, arm.successes, arm.cost, arm.cost_sq, arm.cost_on_success, arm.cost_uncapped
-    )
-    return replace(arm, costs=costs)
 
 
 @value(frozen=True, slots=True)

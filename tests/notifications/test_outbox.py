@@ -116,6 +116,14 @@ def test_a_rollout_held_too_long_is_reported_once_per_stage(
         now.shift(timedelta(minutes=settings.HELD_AFTER_MINUTES, seconds=1))
         assert held.tell() == 1
     assert told() == [events.HELD, events.HELD]
+    kept = Notification.objects.order_by("id")[1]
+    assert kept.environment == "production"
+    stage = {"stage": 1, "hold_code": "evidence", "workload": "summaries"}
+    assert stage.items() <= kept.data.items()
+    assert kept.data["target"] == {"kind": "rollout", "id": str(rollout.pk)}
+    assert kept.data["sentence"] == (
+        "The rollout of summaries in production has been held at stage 2 for too long: Too few tasks."
+    )
 
 
 def test_a_stage_waiting_for_an_approval_is_reported_at_once(

@@ -10,7 +10,14 @@ from controlplane.audit import chain
 from controlplane.audit.models import Entry
 from controlplane.core import clock
 from controlplane.core.actors import SYSTEM, Actor
-from controlplane.core.errors import ApprovalMissing, ApprovalStale, Forbidden, IllegalMove, SelfApproval
+from controlplane.core.errors import (
+    ApprovalMissing,
+    ApprovalStale,
+    Forbidden,
+    IllegalMove,
+    RolloutMoved,
+    SelfApproval,
+)
 from policies_app.actions import add_version
 from rollout_app import actions, nudges
 from rollout_app.engine.states import State
@@ -22,6 +29,7 @@ pytestmark = pytest.mark.django_db
 
 ANNAS_KEY = Actor("key", "k-anna", "anna's script", ANNA.user_id)
 NOBODYS_KEY = Actor("key", "k-cron", "cron")
+APPROVED_STAGE = [PLAN[0], PLAN[1] | {"approval": True}, PLAN[3]]
 
 
 @pytest.mark.parametrize("actor", [ANNA, ANNAS_KEY], ids=["session", "key"])
@@ -119,14 +127,31 @@ def test_it_waits_for_the_approval_of_a_stage() -> None:
     assert actions.advance_rollout(rollout, actor=SYSTEM, reason="on").stage == 1
 
 
+@pytest.mark.parametrize("what", ["the start", "the start, as the first of two", "a stage"])
+def test_it_refuses_the_approval_of_a_rollout_that_moved_since_it_was_read(what: str) -> None:
+    """Its binding is computed from what was read, so it would approve what is no longer proposed."""
+    actor = NOBODYS_KEY if what.endswith("of two") else ANNA
+    rollout = proposed(actor=actor, plan=APPROVED_STAGE)
+    if what == "a stage":
+        rollout = approve(rollout)
+    seen = Rollout.objects.get(pk=rollout.pk)
+    actions.amend_rollout(rollout, plan=PLAN[1:], actor=ANNA, reason="no shadow")
+    given = Approval.objects.count()
+    with pytest.raises(RolloutMoved) as refused:
+        if what == "a stage":
+            approve_stage(seen, 1, actor=BEN)
+        else:
+            approve(seen, actor=BEN)
+    assert refused.value.extra["state"] == State.AWAITING_APPROVAL
+    assert Approval.objects.count() == given
+
+
 def test_it_approves_only_stages_ahead() -> None:
     with pytest.raises(IllegalMove):
         approve_stage(started(), 0, actor=BEN, reason="late")
 
 
 # --- what is kept of an approval ------------------------------------------------------------------------
-
-APPROVED_STAGE = [PLAN[0], PLAN[1] | {"approval": True}, PLAN[3]]
 
 
 def last(action: str) -> dict[str, Any]:

@@ -323,6 +323,12 @@ def test_it_refuses_served_versions_and_unknown_plans() -> None:
         actions.propose_rollout(
             rollout.environment, rollout.workload, rollout.candidate, plan="bold", reason="x", actor=ANNA
         )
+    foreign = builders.version(builders.workload())
+    with pytest.raises(InvalidInput, match="does not belong to workload"):
+        actions.propose_rollout(
+            rollout.environment, rollout.workload, foreign, plan=PLAN, reason="x", actor=ANNA
+        )
+    assert list(Rollout.objects.all()) == [rollout]
 
 
 def test_it_has_the_saved_plans() -> None:

@@ -12,13 +12,13 @@ from scipy import stats
 from pointsman.reporting.histogram import Histogram
 from rollout_app.engine.accumulator import Accumulator
 from rollout_app.engine.calibration import CAP_SPREAD, calibrate
-from rollout_app.engine.evidence import ArmSums, with_graded_costs
+from rollout_app.engine.evidence import ArmSums
 from rollout_app.engine.guardrails import Guardrail
 from rollout_app.engine.metrics import Metric
 from rollout_app.engine.reference import Reference
 from rollout_app.engine.stats.capped import capped_factor, curve, uncapped_factor
 from rollout_app.engine.verdicts import Verdict, VerdictResult
-from tests.support.evidence_builders import STAGES, stratum
+from tests.support.evidence_builders import STAGES, stratum, with_graded_costs
 
 COST = Guardrail(Metric.COST_PER_SUCCESS, 0.10, 1.0)
 

@@ -1,5 +1,6 @@
 """Shortcuts for creating evidence."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,10 +9,10 @@ from rollout_app.engine.evidence import (
     ArmSums,
     ClosedWindow,
     FleetView,
+    GradedCosts,
     RolloutView,
     Stage,
     Telemetry,
-    with_graded_costs,
 )
 from rollout_app.engine.guardrails import guardrails_for
 from rollout_app.engine.holds import Evidence
@@ -72,6 +73,14 @@ def arm(n: int, **bad: float) -> ArmSums:
         quality_sq=n * (quality**2 + 0.03),
     )
     return with_graded_costs(sums)
+
+
+def with_graded_costs(arm: ArmSums) -> ArmSums:
+    """Fill in `costs`, for an arm in which every task has a cost and a grade."""
+    costs = GradedCosts(
+        arm.tasks, arm.successes, arm.cost, arm.cost_sq, arm.cost_on_success, arm.cost_uncapped
+    )
+    return replace(arm, costs=costs)
 
 
 def stratum(stage: int, minute: int, candidate: ArmSums, baseline: ArmSums) -> ClosedWindow:
