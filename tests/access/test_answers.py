@@ -12,11 +12,22 @@ from django.utils.dateparse import parse_datetime
 from rest_framework import serializers
 
 from controlplane.access import actions
-from controlplane.access.api import KeySerializer, MembershipSerializer, NewKeySerializer, TeamSerializer
+from controlplane.access.api import (
+    KeyInput,
+    KeySerializer,
+    MembershipSerializer,
+    NewKeySerializer,
+    NewMembershipSerializer,
+    RevokeInput,
+    RotateInput,
+    TeamSerializer,
+)
 from controlplane.access.models import Key
 from controlplane.access.people_api import (
     HeldRoleSerializer,
+    InvitationInput,
     InvitationSerializer,
+    NeededReasonInput,
     NewInvitationSerializer,
     PersonSerializer,
 )
@@ -169,28 +180,31 @@ def test_an_optional_field_may_be_empty(path: str, body: dict[str, Any]) -> None
     assert Caller("admin")("POST", path, body).status_code == 201
 
 
+# Path, a valid body, its serializer, and the fields that cannot be left out.
+INPUTS: list[tuple[str, dict[str, Any], Serializer, set[str]]] = [
+    ("keys", SCRIPT, KeyInput, {"kind", "label"}),
+    ("keys/{key}/revoke", {"reason": "lost"}, RevokeInput, {"reason"}),
+    ("keys/{key}/rotate", {}, RotateInput, set()),
+    ("memberships", GRANTED, NewMembershipSerializer, {"user", "role"}),
+    ("teams", {"name": "sales", "members": []}, TeamSerializer, {"name", "members"}),
+    ("invitations", NINA, InvitationInput, {"invited", "roles", "reason"}),
+    ("people/{ann}/end-sessions", {"reason": "left"}, NeededReasonInput, {"reason"}),
+]
+
+
 @pytest.mark.parametrize(
-    ("path", "body", "missing"),
-    [
-        ("keys", SCRIPT, "kind"),
-        ("keys", SCRIPT, "label"),
-        ("memberships", GRANTED, "user"),
-        ("memberships", GRANTED, "role"),
-        ("teams", {"name": "sales", "members": []}, "name"),
-        ("teams", {"name": "sales", "members": []}, "members"),
-        ("invitations", NINA, "invited"),
-        ("invitations", NINA, "roles"),
-        ("invitations", NINA, "reason"),
-        ("keys/{key}/revoke", {"reason": "lost"}, "reason"),
-        ("people/{ann}/deactivate", {"reason": "left"}, "reason"),
-        ("people/{ann}/end-sessions", {"reason": "left"}, "reason"),
-    ],
-    ids=str,
+    ("path", "body", "serializer", "required"), INPUTS, ids=[path for path, *_ in INPUTS]
 )
-def test_a_missing_field_is_named(path: str, body: dict[str, Any], missing: str) -> None:
-    ann = User.objects.create_user("ann")
+def test_each_missing_field_is_named_and_documented(
+    path: str, body: dict[str, Any], serializer: Serializer, required: set[str]
+) -> None:
+    ann, call = User.objects.create_user("ann"), Caller("admin")
     key, _ = actions.issue_key("router", "production", "a router", actor=SYSTEM)
-    given = {name: value for name, value in body.items() if name != missing}
-    answer = Caller("admin")("POST", path.format(key=key.key_id, ann=ann.pk), given)
-    assert answer.status_code == 422
-    assert [problem["path"] for problem in answer.json()["problems"]] == [missing]
+    address = path.format(key=key.key_id, ann=ann.pk)
+    for missing in required:
+        answer = call("POST", address, {name: value for name, value in body.items() if name != missing})
+        assert answer.status_code == 422
+        assert [problem["path"] for problem in answer.json()["problems"]] == [missing]
+    assert call("POST", address, body).status_code < 300
+    fields: Any = serializer().fields  # type: ignore[attr-defined]  # of a Serializer
+    assert {name for name, field in fields.items() if field.required} == required

@@ -1,7 +1,7 @@
 """The audit entries about roles, teams, keys, invitations and accounts: every field that they record."""
 
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,6 +10,7 @@ from allauth.socialaccount.models import SocialAccount
 from django.contrib.auth.models import User
 
 from controlplane.access import actions, change_requests
+from controlplane.access.models import Membership
 from controlplane.audit import chain
 from controlplane.audit.models import Entry
 from controlplane.core.actors import SYSTEM, Actor
@@ -182,6 +183,38 @@ def test_entries_about_requests(end: str) -> None:
     ended = {**fields, "state": done.state, "ended_by": "ann"}
     assert done.state in ("rejected", "withdrawn") and done.ended_at is not None
     assert_recorded(f"change.{end}", target, fields, ended, reason="no", **place)
+
+
+def test_an_approval_is_recorded_with_its_person_and_its_time() -> None:
+    """A request by a key without a person needs two approvals; only the first has an entry here."""
+    builders.environment("production")
+    asked = change_requests.ask(
+        "environment.four_eyes_off",
+        environment="production",
+        subject={"four_eyes": False},
+        contributors=[None],
+        actor=SYSTEM,
+        reason="x",
+    )
+    before = change_requests.request_fields(asked)
+    people = [Actor.of_user(User.objects.create_user(name)) for name in ("eva", "ben")]
+    for person in people:
+        Membership.objects.create(user_id=int(person.id), role="approver", environment="production")
+    binding = change_requests.binding(asked)
+    assert not change_requests.agree(asked, actor=people[0], reason="fine", expected_binding=binding)
+    asked.refresh_from_db()
+    (given,) = asked.approvals
+    assert given | {"at": ""} == {"user_id": people[0].id, "label": "eva", "reason": "fine", "at": ""}
+    assert datetime.fromisoformat(given["at"]).tzinfo is not None
+    after = before | {"approvals": [given]}
+    evidence = {"counted": 1, "needed": 2}
+    assert_recorded(
+        "change.approve", ("change_request", str(asked.pk)), before, after, reason="fine", evidence=evidence
+    )
+    assert change_requests.agree(asked, actor=people[1], reason="yes", expected_binding=binding)
+    asked.refresh_from_db()
+    assert [approval["label"] for approval in asked.approvals] == ["eva", "ben"]
+    assert (asked.state, asked.ended_by) == ("applied", "ben") and asked.ended_at is not None
 
 
 def test_a_refusal_names_the_person_whose_account_it_is_about() -> None:

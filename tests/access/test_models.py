@@ -1,14 +1,16 @@
 """The tables of access control: they match their migrations, and no two rows mean the same."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import time_machine
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
 from django.db import IntegrityError, models, transaction
 
+from controlplane.access import idempotency
 from controlplane.access.models import Answer, ChangeRequest, Invitation, Key, Membership, Team
 
 pytestmark = pytest.mark.django_db
@@ -142,3 +144,12 @@ def test_defaults_of_a_row() -> None:
     assert len(ids) == 4
     assert (Answer().status, Answer().headers, ChangeRequest().state) == (0, {}, "waiting")
     assert (Key().scopes, Key().workloads, Invitation().roles, ChangeRequest().approvals) == ([], [], [], [])
+
+
+def test_answers_are_kept_for_a_day(settings: Any) -> None:
+    settings.CLOCK = "process"
+    with time_machine.travel(NOW, tick=False):
+        for name, age in (("old", timedelta(days=1, microseconds=1)), ("kept", timedelta(days=1))):
+            new(Answer, ANSWER | {"idempotency_key": name, "at": NOW - age}).save()
+        idempotency.prune()
+    assert [answer.idempotency_key for answer in Answer.objects.all()] == ["kept"]

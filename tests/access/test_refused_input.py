@@ -14,7 +14,7 @@ from controlplane.access import actions
 from controlplane.access.models import Invitation, Key, Membership, Team
 from controlplane.audit.models import Entry
 from controlplane.core import clock
-from controlplane.core.actors import SYSTEM
+from controlplane.core.actors import SYSTEM, Actor
 from controlplane.core.errors import (
     AlreadyExists,
     Conflict,
@@ -239,6 +239,22 @@ def test_an_invitation_by_a_key_that_was_not_recorded_has_ended() -> None:
             actions.token_hash(token), username="nina", password="a long enough word"
         )
     assert not User.objects.exists()
+
+
+def test_an_invitation_ends_with_the_key_that_created_it(settings: Any) -> None:
+    """The key was rotated after the invitation, and its overlap ends first."""
+    settings.CLOCK = "process"
+    with time_machine.travel("2026-03-01T12:00:00Z", tick=False) as now:
+        key, _ = actions.issue_key("admin", "", "a script", scopes=["admin"], actor=SYSTEM)
+        acting = Actor("key", key.key_id, key.words, None)
+        tokens = [actions.invite("Nina", roles=EDITOR, reason="new", actor=acting)[1] for _ in range(2)]
+        actions.rotate_key(key.key_id, actor=SYSTEM, overlap=timedelta(hours=1))
+        now.shift(timedelta(hours=1) - timedelta(microseconds=1))
+        actions.accept_as(actions.token_hash(tokens[0]), User.objects.create_user("nina"))
+        now.shift(timedelta(microseconds=1))
+        with pytest.raises(InvitationEnded, match="key that created this invitation has ended"):
+            actions.accept_as(actions.token_hash(tokens[1]), User.objects.create_user("tom"))
+    assert list(Membership.objects.values_list("user__username", flat=True)) == ["nina"]
 
 
 # --- rotation ----------------------------------------------------------------------------------------------

@@ -1,15 +1,18 @@
 """Signing in with a password: its entries in the audit log, and the limits against guessing."""
 
 import json
+import re
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import time_machine
 from axes.models import AccessAttempt
 from django.contrib.auth.models import User
-from django.test import Client
+from django.test import Client, RequestFactory
 from django.utils import timezone
 
+from controlplane.access.sign_in import throttle
 from controlplane.audit.models import Entry
 from tests.support.pages import text
 
@@ -140,6 +143,39 @@ def test_it_redirects_to_the_requested_page_and_nowhere_else(client: Client, mar
     assert answer["Location"] == "/console/audit/"
     other = Client().post(LOGIN, form | {"next": "https://evil.example/"})
     assert other["Location"] == "/console/"
+
+
+@pytest.mark.parametrize(
+    ("credentials", "posted", "counted"),
+    [
+        ({"username": "maria"}, "", "maria"),
+        ({"username": "maria"}, "tom", "maria"),  # those that were checked count, not the form
+        ({"username": " MARIA "}, "", "maria"),
+        ({"username": "ｍａｒｉａ"}, "", "maria"),
+        ({}, "Maria", "maria"),
+        (None, "maria", "maria"),
+        ({"username": None}, "", ""),
+        (None, "", ""),
+    ],
+)
+def test_every_spelling_of_a_name_is_counted_as_one(
+    credentials: dict[str, Any] | None, posted: str, counted: str
+) -> None:
+    request = RequestFactory().post(LOGIN, {"username": posted})
+    found = throttle.counted_name(request, credentials)
+    assert found == throttle.counted_name(request, {"username": counted} if counted else None)
+    assert re.fullmatch("[0-9a-f]{32}", found), "a hash, which fits its column"
+    assert found != throttle.counted_name(request, {"username": "somebody else"})
+
+
+def test_attempts_are_counted_without_an_address_too() -> None:
+    """A server behind a socket may give none."""
+    known, unknown = (
+        RequestFactory().get("/", REMOTE_ADDR="10.0.0.1"),
+        RequestFactory().get("/", REMOTE_ADDR=""),
+    )
+    assert (throttle.address(known), throttle.client_address(known)) == ("10.0.0.1", "10.0.0.1")
+    assert (throttle.address(unknown), throttle.client_address(unknown)) == ("unknown", None)
 
 
 def test_nobody_can_sign_up(client: Client) -> None:
