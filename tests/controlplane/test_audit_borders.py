@@ -1,5 +1,6 @@
 """Edge cases of the audit log: lost checkpoints, forged continuations, the filter's days, the order of the triggers."""
 
+import base64
 import json
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -54,6 +55,14 @@ def test_it_reads_the_whole_file_when_its_end_has_none_of_the_newest(monkeypatch
     checkpoints.checkpoint_file().write_text(notes[1])
     (newest,) = made(1)
     assert checkpoints.file_text() == "".join([notes[1], notes[0], *notes[2:], newest])
+
+
+def test_a_public_key_is_the_base64_after_its_id() -> None:
+    key = bytes(range(32))
+    text = base64.b64encode(key).decode()
+    assert checkpoints.public_key(f"abcd:{text}") == checkpoints.public_key(text) == key
+    with pytest.raises(ValueError, match=r".+"):
+        checkpoints.public_key("abcd:***")
 
 
 # --- an entry that claims to continue the log -----------------------------------------------------------

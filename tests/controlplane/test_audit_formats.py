@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from controlplane.audit import chain, checkpoints, notes
+from controlplane.audit import chain, notes
 
 # --- values --------------------------------------------------------------------------------------------
 
@@ -150,10 +150,3 @@ def test_a_signature_of_another_text_or_key_is_none() -> None:
     assert not notes.is_signed(read, [PUBLIC, PUBLIC])
     (read,) = notes.read_all(NOTE.replace(read.signature, "a*b").rpartition(" ")[0] + " a*b\n")
     assert not notes.is_signed(read, [PUBLIC])
-
-
-def test_a_public_key_is_the_base64_after_its_id() -> None:
-    text = base64.b64encode(PUBLIC).decode()
-    assert checkpoints.public_key(f"abcd:{text}") == checkpoints.public_key(text) == PUBLIC
-    with pytest.raises(ValueError, match=r".+"):
-        checkpoints.public_key("abcd:***")
