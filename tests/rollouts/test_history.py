@@ -116,6 +116,28 @@ def test_each_move_keeps_one_row_and_one_entry(event: Event) -> None:
     assert (entry["reason"], entry["outcome"]) == ("so be it", "done")
 
 
+def test_what_is_served_is_the_stage_of_the_plan() -> None:
+    rollout = places.started(plan=[{"mode": "shadow", "mirror_pcm": 20_000}, *PLAN])
+
+    def served() -> dict[str, Any]:
+        row = assignment(rollout)
+        names = ("baseline", "candidate", "rollout", "stage", "mode", "share_pcm", "mirror_pcm", "salt")
+        return {name: getattr(row, name) for name in (*names, "cost_cap_nusd")}
+
+    cap = rollout.reference["cost_cap_nusd"]
+    assert cap > 0
+    always = {
+        "baseline": rollout.baseline, "candidate": rollout.candidate, "rollout": rollout.pk, "salt": rollout.salt,
+        "cost_cap_nusd": cap,
+    }  # fmt: skip
+    stages = [("shadow", 0, 20_000), ("percentage", 10_000, 0), ("full", 100_000, 0)]
+    for at, (mode, share, mirrors) in enumerate(stages):
+        now = {"stage": at, "mode": mode, "share_pcm": share, "mirror_pcm": mirrors}
+        assert served() == always | now
+        if at < 2:
+            rollout = actions.advance_rollout(rollout, actor=BEN, reason="on")
+
+
 @pytest.mark.parametrize("event", [Event.START, Event.ADVANCE, Event.COMPLETE, Event.ROLL_BACK, Event.ABORT])
 def test_a_move_clears_what_the_last_evaluation_showed(event: Event) -> None:
     made, act = MOVES[event]

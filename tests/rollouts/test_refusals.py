@@ -17,7 +17,7 @@ from rollout_app.engine.states import Event
 from rollout_app.models import Rollout
 from rollout_app.serializers import RolloutSerializer
 from tests.support import builders, places
-from tests.support.places import ANNA, BEN, approve, approve_stage
+from tests.support.places import ANNA, BEN, CARL, approve, approve_stage
 
 pytestmark = pytest.mark.django_db
 PLAN: list[dict[str, Any]] = [
@@ -124,6 +124,104 @@ def test_a_disabled_model_does_not_prevent_a_rollback_or_revert() -> None:
     disabled(rollout)
     reverting = actions.revert_rollout(rollout, actor=BEN, reason="it fails at night")
     assert actions.roll_back_rollout(reverting, actor=BEN, reason="no").state == "rolling_back"
+
+
+ASKING: list[dict[str, Any]] = [PLAN[1] | {"approval": False}, {"mode": "full", "approval": True}]
+
+
+def at(stage: int) -> Rollout:
+    """Return a rollout at this stage; the second stage of its plan asks for an approval."""
+    rollout = places.started(plan=ASKING, calibrated=False)
+    if stage == 0:
+        return rollout
+    approve_stage(rollout, 1, actor=BEN, reason="yes")
+    return actions.advance_rollout(rollout, actor=BEN, reason="on")
+
+
+def with_the_next_stage_approved() -> Rollout:
+    rollout = at(0)
+    approve_stage(rollout, 1, actor=BEN, reason="yes")
+    return rollout
+
+
+def replaced() -> Rollout:
+    """Return a completed rollout whose version was replaced by a further one."""
+    rollout = places.completed()
+    further = actions.propose_rollout(
+        rollout.environment, rollout.workload, builders.version(rollout.workload), plan="immediate", reason="r",
+        actor=ANNA,
+    )  # fmt: skip
+    Environment.objects.update(four_eyes=False)
+    Rollout.objects.filter(pk=further.pk).update(state="scheduled", four_eyes=False)
+    started = actions.start_rollout(further.pk, actor=ANNA, reason="now")
+    actions.complete_rollout(started, actor=ANNA, reason="all of it")
+    return rollout
+
+
+def reverted() -> Rollout:
+    rollout = places.completed()
+    actions.revert_rollout(rollout, actor=BEN, reason="worse")
+    return rollout
+
+
+def twice() -> Rollout:
+    """Return a rollout that waits, while another one completed with the same version."""
+    rollout = places.approved(plan=PLAN)
+    occupied(rollout)
+    [other] = Rollout.objects.filter(state="running")
+    actions.complete_rollout(other, actor=BEN, reason="all of it")
+    return rollout
+
+
+@pytest.mark.parametrize(
+    ("made", "event", "code", "by_state", "says"),
+    [
+        (lambda: at(1), Event.ADVANCE, "illegal_transition", True,
+         "It is already at its last stage; the next step is to complete it."),
+        (lambda: at(0), Event.COMPLETE, "illegal_transition", True,
+         "It is at 10 %, and can complete only from the plan's last stage. Advance it."),
+        (lambda: at(0), Event.ADVANCE, "approval_missing", False, "Nobody has approved entering the full stage yet."),
+        (lambda: at(0), actions.APPROVE_STAGE, None, False, ""),
+        (lambda: at(1), actions.APPROVE_STAGE, "illegal_transition", True,
+         "There is no next stage to approve: the rollout is running."),
+        (with_the_next_stage_approved, actions.APPROVE_STAGE, "illegal_transition", True,
+         "The full stage is already approved."),
+        (lambda: places.approved(plan=ASKING), actions.APPROVE_STAGE, "illegal_transition", True,
+         "10 % does not require an approval."),
+        (lambda: places.proposed(plan=PLAN), actions.APPROVE_STAGE, "illegal_transition", True,
+         "There is no next stage to approve: the rollout is awaiting approval."),
+        (lambda: places.proposed(plan=PLAN), Event.WITHDRAW_APPROVAL, "conflict", True, "Nobody has approved it."),
+        (lambda: places.proposed(plan=PLAN), Event.START, "approval_missing", True,
+         "Nobody has approved the start yet. An approver who neither wrote, proposed nor amended it can approve it."),
+        (twice, Event.AMEND, "conflict", False, "Version 2 is already served; cancel the rollout."),
+        (reverted, Event.REVERT, "conflict", False, "It was already reverted."),
+        (replaced, Event.REVERT, "conflict", False,
+         "Version 3 is served now, not version 2 that this rollout brought; revert the rollout that brought it."),
+    ],
+)  # fmt: skip
+def test_it_says_why_something_is_not_possible_now(
+    made: Callable[[], Rollout], event: str, code: str | None, by_state: bool, says: str
+) -> None:
+    rollout = made()
+    refused = actions.refusals(rollout, clock.now())[event]
+    if code is None:
+        assert refused is None
+        return
+    assert refused is not None
+    assert (refused.code, refused.by_state) == (code, by_state)
+    assert refused.sentence.startswith(says)
+    action = getattr(actions, f"{event}_rollout", None)
+    if action is not None:
+        with pytest.raises(PointsmanError) as error:
+            action(rollout, actor=BEN, reason="on")
+        assert (error.value.code, error.value.detail) == (code, refused.sentence)
+
+
+def test_only_the_giver_of_an_approval_can_withdraw_it() -> None:
+    rollout = places.approved(plan=PLAN)
+    with pytest.raises(PointsmanError, match="You have no approval to withdraw"):
+        actions.withdraw_approval(rollout, actor=CARL, reason="a doubt")
+    assert rollout.approvals.filter(withdrawn_at=None).count() == 1
 
 
 def test_an_ended_rollout_needs_no_queries(

@@ -93,6 +93,15 @@ def test_a_new_cell_with_5_percent_of_a_window_is_excluded(tasks: int, others: i
     assert (1 in units.left_out) is left_out
 
 
+def test_a_new_heavy_cell_is_expected_to_fail_like_the_others() -> None:
+    """It has no past of its own, so the failures to expect are those of the mean."""
+    units = Units.begin(reference(**{f"c{100 + i}": (20, 2, 20, 2) for i in range(60)}))
+    units.take(window({1: (8, 0)}, many(60, 2)))
+    assert 1 in units.left_out and 1 not in units.before
+    units.take(window({}, {1: (50, 50), **many(60, 2)}, minute=1))
+    assert units.baseline_level == pytest.approx(0.1)
+
+
 def test_a_cell_with_earlier_traffic_is_not_new() -> None:
     past = {f"c{100 + i}": (20, 0, 20, 0) for i in range(60)} | {"c1": (30, 0, 0, 0)}
     units = Units.begin(reference(**past))
