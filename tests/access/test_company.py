@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import oidc_provider_mock
@@ -16,7 +16,7 @@ from django.test import Client
 from controlplane.access import actions
 from controlplane.audit import verification
 from controlplane.audit.models import Entry
-from controlplane.core.actors import SYSTEM
+from controlplane.core.actors import SYSTEM, Actor
 from tests.support.pages import text
 from tests.support.services import free_port
 
@@ -219,6 +219,37 @@ def test_a_response_belongs_to_the_browser_that_started(client: Client) -> None:
     other = invited()
     other.get(f"{back.path}?{back.query}")
     assert not User.objects.exists()
+
+
+def test_a_person_who_cancels_at_the_provider_is_back_at_the_login_page(client: Client) -> None:
+    (state,) = parse_qs(urlsplit(client.get(START)["Location"]).query)["state"]
+    cancelled = client.get(f"{START}callback/", {"error": "access_denied", "state": state})
+    assert (cancelled.status_code, cancelled["Location"]) == (302, "/console/login/")
+
+
+def test_an_inviter_who_lost_the_right_gives_no_account(client: Client) -> None:
+    root = User.objects.create_superuser("root")
+    roles = [{"environment": "staging", "role": "editor"}]
+    made, token = actions.invite("Nina", actor=Actor.of_user(root), roles=roles, reason="new")
+    client.get(f"/console/invitation/{token}/")
+    User.objects.update(is_superuser=False)
+    answer = there_and_back(client)
+    assert answer.status_code == 410
+    assert "root, who invited you, may no longer give these roles" in text(answer)
+    assert list(User.objects.values_list("username", flat=True)) == ["root"]
+    assert not SocialAccount.objects.exists()
+    refused = Entry.objects.get(outcome="refused")
+    assert (refused.action, refused.target_id) == ("invitation.accept", str(made.pk))
+
+
+def test_an_account_at_the_company_belongs_to_one_person(client: Client) -> None:
+    there_and_back(invited())
+    User.objects.create_user("maria", password=PASSWORD)
+    client.post("/console/login/", {"username": "maria", "password": PASSWORD})
+    client.post("/console/account/confirm/", {"password": PASSWORD})
+    there_and_back(client, start=f"{START}?process=connect")
+    assert "That account is already connected" in text(client.get("/console/account/"))
+    assert SocialAccount.objects.get().user.username == "nina"
 
 
 def test_an_unreachable_provider_is_explained(client: Client, settings: Any) -> None:

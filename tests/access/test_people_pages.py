@@ -4,6 +4,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from allauth.mfa.totp.internal.auth import TOTP
+from allauth.socialaccount.models import SocialAccount
 from django.contrib.auth.models import User
 from django.test import Client
 
@@ -115,6 +117,32 @@ def test_a_granted_and_a_withdrawn_role_are_confirmed(root: Client) -> None:
     assert withdrawn.redirect_chain == [(here, 302)]
     assert "ann is no longer viewer." in text(withdrawn)
     assert list(user.memberships.values_list("role", flat=True)) == ["editor"]
+
+
+def test_the_page_of_ones_own_account_has_ones_own_roles_teams_and_keys() -> None:
+    user, other = ann(), User.objects.create_user("bob")
+    Membership.objects.create(user=user, role="approver", environment="production")
+    Membership.objects.create(user=user, role="viewer")
+    for name in ("support", "sales", "others"):
+        Team.objects.create(name=name).members.add(other if name == "others" else user)
+    keys = [
+        actions.issue_key("admin", "", label, scopes=["viewer"], user=owner, actor=SYSTEM)[0]
+        for label, owner in (("old", user), ("new", user), ("lost", user), ("his", other))
+    ]
+    actions.revoke_key(keys[2].key_id, actor=SYSTEM, reason="lost")
+    SocialAccount.objects.create(user=other, provider="company", uid="7")
+    TOTP.activate(other, "JBSWY3DPEHPK3PXP")
+    page = logged_in("ann").get("/console/account/")
+    shown = page.context
+    assert (shown["person"], shown["title"]) == (user, "Your account")
+    held = [(membership.environment, membership.role) for membership in shown["memberships"]]
+    assert held == [("", "viewer"), ("production", "approver"), ("staging", "editor")]
+    assert [team.name for team in shown["teams"]] == ["sales", "support"]
+    assert list(shown["keys"]) == [keys[1], keys[0]]
+    assert (shown["totp"], shown["passkeys"], shown["codes_left"]) == (None, [], None)
+    assert (shown["company"], shown["connected"]) == ("", False)
+    theirs = logged_in("bob", "viewer").get("/console/account/").context
+    assert (theirs["totp"].user, theirs["connected"]) == (other, True)
 
 
 # --- invitations -------------------------------------------------------------------------------------------
