@@ -8,8 +8,10 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from controlplane.audit.models import Entry
 from controlplane.core import clock
-from policies_app.models import Workload
+from policies_app.models import Model, Workload
+from rollout_app import actions
 from rollout_app.engine.accumulator import FORMAT
 from rollout_app.engine.decide import decide
 from rollout_app.engine.holds import Evidence
@@ -250,3 +252,55 @@ def test_it_skips_rollouts_without_new_outcomes() -> None:
     ArmTotals.objects.filter(rollout=str(busy.pk)).update(received_at=clock.now() + timedelta(seconds=1))
     assert reconcile.sweep() == {"rest": 1, "hold": 1}
     assert Rollout.objects.get(pk=quiet.pk).evaluated_at == evaluated_at
+
+
+SMALL = "openai/gpt-4o-mini"
+
+
+@pytest.mark.parametrize(
+    ("unknown", "says"),
+    [
+        ("input_nusd_per_mtok", f"No price: {SMALL}."),
+        ("output_nusd_per_mtok", f"No price: {SMALL}."),
+        ("", "All models have prices, but routers report no tokens."),
+    ],
+)
+def test_a_shadow_stage_without_costs_says_what_lacks_a_price(unknown: str, says: str) -> None:
+    rollout = places.started()
+    Traffic(rollout, start=clock.now() - timedelta(hours=5)).minutes(3, candidate_cost=0)
+    if unknown:
+        Model.objects.filter(name=SMALL).update(**{unknown: None})
+    assert reconcile.reconcile(rollout.pk) == "hold"
+    row = Rollout.objects.get(pk=rollout.pk)
+    assert row.hold_code == "shadow"
+    assert says in row.hold_sentence
+
+
+@pytest.mark.parametrize(("candidate", "minutes", "word"), [(0.1, 6, "roll_back"), (0.92, 60, "advance")])
+def test_the_entry_of_a_move_has_the_evidence_that_it_rests_on(
+    candidate: float, minutes: int, word: str
+) -> None:
+    plan = [PLAN[0], {"mode": "percentage", "share_pcm": 50_000, "min_minutes": 0}, PLAN[1]]
+    rollout, _ = running(candidate, minutes=minutes, plan=plan)
+    Rollout.objects.update(stage_entered_at=clock.now() - timedelta(hours=5))
+    assert reconcile.reconcile(rollout.pk) == word
+    row = Rollout.objects.get(pk=rollout.pk)
+    evidence = json.loads(bytes(Entry.objects.get(action=f"rollout.{word}").body))["evidence"]
+    assert evidence["evaluation"] == row.evaluations == 1
+    told = {verdict["name"]: verdict["result"] for verdict in evidence["judgement"]["verdicts"]}
+    assert told == dict(VerdictRecord.objects.values_list("guardrail", "verdict"))
+    assert evidence["reference"]["outcomes"] == row.reference["outcomes"]
+    assert evidence["telemetry"].keys() >= {"candidate_decisions", "candidate_outcomes"}
+    assert evidence.get("code") == ("guardrail" if word == "roll_back" else None)
+
+
+def test_a_readback_rests_for_two_seconds_between_looks() -> None:
+    rollout, _ = running()
+    places.router(rollout)
+    actions.roll_back_rollout(rollout, actor=places.BEN, reason="no")
+    now = clock.now()
+    assert reconcile.sweep(now=now) == {"hold": 1}
+    row = Rollout.objects.get(pk=rollout.pk)
+    assert (row.evaluated_at, row.wake_at) == (now, now + judging.SOON)
+    assert reconcile.sweep(now=now + timedelta(seconds=1)) == {"rest": 1}
+    assert reconcile.sweep(now=now + timedelta(seconds=2)) == {"hold": 1}

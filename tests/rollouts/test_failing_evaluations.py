@@ -225,3 +225,24 @@ def test_the_others_of_its_batch_are_evaluated(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(Accumulator, "take", take)
     assert sorted(reconcile.evaluate([ill.pk, well.pk])) == ["advance", "roll_back"]
+
+
+def test_it_holds_if_not_even_failures_can_be_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    rollout = running(2, 0.92)
+    broken(monkeypatch, f"{MEASURES}.rates.RateDifference.safe")
+    broken(monkeypatch, "rollout_app.evaluation.rescue.failures_alone")
+    assert reconcile.reconcile(rollout.pk) == "hold"
+    rollout.refresh_from_db()
+    assert (rollout.state, rollout.hold_code) == (State.RUNNING, "evaluation_failed")
+
+
+@pytest.mark.parametrize("what", ["in shadow", "without outcomes"])
+def test_a_failing_evaluation_rolls_back_nothing(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In shadow no traffic can be harmed, and without outcomes nothing is known."""
+    rollout = places.started(plan=places.PLAN if what == "in shadow" else PLAN)
+    if what == "in shadow":
+        Traffic(rollout, start=clock.now() - timedelta(hours=5)).minutes(3, baseline=0.1)
+    broken(monkeypatch, "rollout_app.evaluation.judging.decide")
+    assert reconcile.evaluate([rollout.pk]) == ["error"]
+    rollout.refresh_from_db()
+    assert (rollout.state, rollout.hold_code) == (State.RUNNING, "evaluation_failed")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -175,6 +176,16 @@ def test_a_move_records_when_it_happened(event: Event) -> None:
     times = ("started_at", "stage_entered_at", "paused_at", "rolling_back_at", "ended_at")
     fresh = {name for name in times if (at := getattr(moved, name)) and began <= at <= clock.now()}
     assert fresh == TIMES[event]
+
+
+def test_the_time_of_a_pause_is_added_to_earlier_pauses() -> None:
+    """The stage's clock stands still meanwhile."""
+    rollout = paused()
+    Rollout.objects.update(paused_s=30.0, paused_at=clock.now() - timedelta(seconds=100))
+    rollout.refresh_from_db()
+    resumed = Rollout.objects.get(pk=actions.resume_rollout(rollout, actor=BEN, reason="on").pk)
+    assert 130 <= resumed.paused_s < 190
+    assert (resumed.paused_at, resumed.stage) == (None, 0)
 
 
 @pytest.mark.parametrize("event", [Event.PAUSE, Event.ROLL_BACK, Event.ADVANCE])

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from controlplane.audit import chain
 from controlplane.audit.models import Entry
 from controlplane.core import clock
 from controlplane.core.actors import SYSTEM
@@ -70,6 +71,11 @@ def test_a_spent_budget_stops_them_once_and_says_so(rollout: Rollout) -> None:
     assert Assignment.objects.get().revision == before + 1
     entry = Entry.objects.get(action="rollout.mirrors")
     assert "$1.00 of today's $1.00 budget spent" in entry.reason
+    body = json.loads(bytes(entry.body))
+    assert body["before_sha256"] == chain.digest({"mirror_pcm": 10_000})
+    assert body["after_sha256"] == chain.digest({"mirror_pcm": 0, "served_at": before + 1})
+    assert body["evidence"] == {"mirrored": 100, "spent_nusd": 10**9}
+    assert (body["environment"], body["workload"]) == ("production", "support")
     rollout.refresh_from_db()
     assert rollout.state == "running"
 
@@ -79,6 +85,12 @@ def test_the_next_day_they_run_again(rollout: Rollout) -> None:
     keep_mirror_budgets()
     assert keep_mirror_budgets(clock.now() + DAY) == 1
     assert share() == (10_000, 10_000)
+    body = json.loads(bytes(Entry.objects.filter(action="rollout.mirrors").latest("seq").body))
+    assert body["before_sha256"] == chain.digest({"mirror_pcm": 0})
+    assert body["after_sha256"] == chain.digest(
+        {"mirror_pcm": 10_000, "served_at": Assignment.objects.get().revision}
+    )
+    assert body["reason"] == "Mirrors run again: $0.00 of $1.00 spent today."
 
 
 def test_a_day_begins_at_midnight(rollout: Rollout) -> None:
@@ -86,6 +98,8 @@ def test_a_day_begins_at_midnight(rollout: Rollout) -> None:
     mirrored(rollout, 100, 0.40, at=midnight)
     mirrored(rollout, 100, 5.00, at=midnight - timedelta(minutes=1))
     assert mirror_day(rollout, clock.now()) == MirrorDay(100, 400_000_000)
+    ArmTotals.objects.update(mirror={"both": 3})  # without counts and costs
+    assert mirror_day(rollout, clock.now()) == MirrorDay(0, 0)
 
 
 @pytest.mark.parametrize(("tasks", "changed"), [(49, 0), (50, 1)])
@@ -108,3 +122,20 @@ def test_a_rollout_that_advanced_is_not_changed(rollout: Rollout) -> None:
     actions.advance_rollout(rollout, actor=SYSTEM, reason="on")
     assert keep_mirror_budgets() == 0
     assert Assignment.objects.get().mode == "percentage"
+
+
+def test_a_rollout_that_advances_at_the_same_moment_is_not_changed(
+    rollout: Rollout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the shadow stage would be served again, although the rollout has left it."""
+    mirrored(rollout, 100, 9.00)
+
+    def meanwhile(*place: int) -> Assignment:
+        found = policies.served_assignment(*place)
+        actions.advance_rollout(rollout.pk, actor=SYSTEM, reason="on")
+        return found
+
+    monkeypatch.setattr("rollout_app.actions.mirrors.served_assignment", meanwhile)
+    assert keep_mirror_budgets() == 0
+    assert Assignment.objects.get().mode == "percentage"
+    assert not Entry.objects.filter(action="rollout.mirrors").exists()

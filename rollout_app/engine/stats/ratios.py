@@ -113,8 +113,7 @@ def log_ratio(c: Contrast, candidate: Moments) -> float | None:
         return None
     if c.a > 0:
         return math.log(c.a) - math.log(c.b)
-    free = candidate.n > 0 and candidate.d > 0 and candidate.y == 0
-    return math.log(0.5 / candidate.n) if free else None
+    return math.log(0.5 / candidate.n) if candidate.y == 0 else None  # b > 0, so it has successes, and tasks
 
 
 def squared_errors(c: Contrast, candidate: Moments, baseline: Moments, deff: float) -> Errors | None:
