@@ -114,6 +114,17 @@ def test_values_of_a_key() -> None:
     assert made["key"].startswith(f"pma_staging_{made['key_id']}_")
 
 
+def test_only_an_admin_key_acts_for_the_person_who_creates_it() -> None:
+    builders.environment("staging")
+    ann = User.objects.create_user("ann")
+    actions.grant_role(ann, "admin", "", actor=SYSTEM)
+    call, nobodys = Caller("admin", "viewer", user=ann), Caller("admin", "viewer")
+    router = {"kind": "router", "environment": "staging", "label": "a router"}
+    assert call("POST", "keys", router).json()["user"] is None
+    assert call("POST", "keys", SCRIPT).json()["user"] == "ann"
+    assert nobodys("POST", "keys", SCRIPT).json()["user"] is None
+
+
 def test_values_of_a_person_and_their_roles() -> None:
     found = answered("person")
     assert found["roles"] == [{"id": found["roles"][0]["id"], "environment": "", "role": "editor"}]

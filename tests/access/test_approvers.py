@@ -61,6 +61,37 @@ def test_an_admin_alone_cannot_make_an_approver_if_somebody_else_could_agree(
     assert list(refused) == ["membership.grant", "invitation.create"]
 
 
+@pytest.mark.parametrize("removed", [False, True])
+@pytest.mark.parametrize(
+    ("held", "place", "asked", "needs_two"),
+    [
+        ("approver", "production", "production", True),
+        ("admin", "production", "production", True),
+        ("approver", "", "production", True),
+        ("admin", "", "production", True),
+        ("approver", "staging", "production", False),
+        ("editor", "production", "production", False),
+        ("approver", "production", "", True),
+        ("approver", "staging", "", True),
+        ("editor", "", "", False),
+        ("approver", "", "staging", False),
+    ],
+)
+def test_it_counts_who_can_approve_there_now_or_could_before(
+    held: str, place: str, asked: str, needs_two: bool, removed: bool
+) -> None:
+    role = actions.grant_role(person("eva"), held, place, actor=SYSTEM)
+    if removed:
+        actions.withdraw_role(role, actor=SYSTEM, reason="x")
+    puppet, root = person("puppet"), actor("root")
+    if needs_two:
+        with pytest.raises(ApprovalMissing):
+            actions.grant_role(puppet, "approver", asked, actor=root, reason="x")
+    else:
+        actions.grant_role(puppet, "approver", asked, actor=root, reason="x")
+    assert Membership.objects.filter(user=puppet).exists() is not needs_two
+
+
 def test_roles_that_approve_nothing_need_one_person() -> None:
     person("eva", "approver", environment="production")
     root, ann = actor("root", "admin"), person("ann")
