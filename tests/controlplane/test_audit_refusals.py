@@ -33,6 +33,20 @@ def folded() -> list[Entry]:
     return list(Entry.objects.filter(action="refusals.folded").order_by("seq"))
 
 
+def test_a_refusal_has_each_field_of_the_attempt() -> None:
+    fields: dict[str, Any] = {"environment": "production", "workload": "summaries", "reason": "incident 231"}
+    with (
+        pytest.raises(Conflict),
+        log.attempt(actor=EVA, action="a.b", target=("x", "1"), **fields),
+    ):
+        raise Conflict("no")
+    body = json.loads(bytes(Entry.objects.get().body))
+    assert {name: body[name] for name in fields} == fields
+    assert body["actor"] == {"kind": "key", "id": "k1", "label": "key script", "user_id": "901"}
+    assert (body["action"], body["target"], body["outcome"]) == ("a.b", {"kind": "x", "id": "1"}, "refused")
+    assert body["evidence"] == {"code": Conflict.code, "detail": "no"}
+
+
 def test_the_folded_entry_counts_each_action_and_code() -> None:
     with time_machine.travel(START, tick=False) as now:
         refuse(EVA, 20)

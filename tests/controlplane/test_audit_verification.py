@@ -56,6 +56,19 @@ def test_the_id_of_a_log_with_another_head_is_in_its_checkpoints_or_first_entry(
 
 
 @needs
+def test_the_id_is_in_the_checkpoints_if_the_first_entry_is_damaged_too() -> None:
+    write()
+    checkpoints.make()
+    Head.objects.update(chain="other")
+    changed("UPDATE audit_entry SET body = %s", b"x")
+    result = verification.verify()
+    assert [(one.kind, one.seq, one.where) for one in result.findings] == [
+        ("altered", 1, ""),
+        ("altered", 0, "head"),
+    ]
+
+
+@needs
 def test_a_log_without_entries_is_compared_with_its_checkpoints() -> None:
     write()
     checkpoints.make()
@@ -110,6 +123,7 @@ def test_the_file_and_the_rows_are_compared_both_ways() -> None:
         "checkpoint file: altered: the checkpoint file contains text that is not a checkpoint: "
         "'visitors were here'"
     ]
+    assert [one.seq for one in verification.verify().findings] == [0], "it is about no entry"
 
 
 @needs
@@ -217,6 +231,25 @@ def test_a_row_that_cannot_be_read_hides_which_are_missing(monkeypatch: pytest.M
         "box: contradicted: a row after a cannot be read (bad date); repair it, then verify the rows "
         "that follow it",
     ]
+
+
+def test_a_number_is_not_its_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    for told, stored in (("1", 1), (1, "1")):
+        subject = subjects.by_target("box", lambda stored=stored: [("a", {"size": stored})])  # type: ignore[misc]
+        (finding,) = compared(subject, [entry("a", size=told)], monkeypatch)
+        assert finding == "box a: contradicted: size is '1'; the log says '1'"
+
+
+def test_an_entry_that_one_kind_cannot_read_is_read_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(body: Any) -> Any:
+        raise KeyError("no such member")
+
+    box = subjects.by_target("box", lambda: [])
+    monkeypatch.setattr(subjects, "_registered", {"bag": Subject("bag", broken, lambda: []), "box": box})
+    witness = Witness()
+    witness.read(entry("a", size=1))
+    (finding,) = witness.findings()
+    assert (finding.kind, finding.seq, finding.where) == ("missing", 0, "box a")
 
 
 def test_values_that_the_log_does_not_give_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
