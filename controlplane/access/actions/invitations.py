@@ -274,7 +274,7 @@ def _refuse_bad_invitation(
     known = set(Team.objects.filter(name__in=list(teams)).values_list("name", flat=True))
     problems += [{"path": "teams", "message": f"there is no team {name}"} for name in set(teams) - known]
     if not timedelta(minutes=5) <= lives <= LONGEST:
-        problems.append({"path": "days", "message": "must be at most 30 days"})
+        problems.append({"path": "days", "message": "must be between 5 minutes and 30 days"})
     if problems:
         raise InvalidInput("The invitation is not valid.", problems)
 
