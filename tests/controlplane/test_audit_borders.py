@@ -11,7 +11,7 @@ from django.apps import apps
 from django.db import connection, transaction
 
 from controlplane.audit import chain, checkpoints, entries, log, verification
-from controlplane.audit.models import Entry, Head
+from controlplane.audit.models import Checkpoint, Entry, Head
 from controlplane.audit.pages import FilterForm
 from controlplane.audit.triggers import AppendOnly
 from controlplane.audit.verify import RESUME, Examination, StoredEntry
@@ -63,6 +63,20 @@ def test_a_public_key_is_the_base64_after_its_id() -> None:
     assert checkpoints.public_key(f"abcd:{text}") == checkpoints.public_key(text) == key
     with pytest.raises(ValueError, match=r".+"):
         checkpoints.public_key("abcd:***")
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("note", ["", "nonsense", "pointsman\n", "— pointsman AAAA\n"])
+def test_a_row_with_an_unreadable_note_is_no_checkpoint_of_the_head(note: str) -> None:
+    """Somebody wrote a row for the present head, so that nothing would be signed any more."""
+    write()
+    head = Head.objects.get()
+    Checkpoint.objects.create(seq=head.seq, hash=head.hash, note=note, at=clock.now())
+    if not note and connection.vendor == "sqlite":
+        with append_only.lifted(), connection.cursor() as cursor:
+            cursor.execute("UPDATE audit_checkpoint SET note = x'ff'")  # a value that is no text
+    made = checkpoints.make()
+    assert made is not None and made.seq >= head.seq
 
 
 # --- an entry that claims to continue the log -----------------------------------------------------------
