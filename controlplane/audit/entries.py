@@ -159,9 +159,8 @@ def locked_head() -> Head:
         # If two first calls race, the primary key lets one insert, and the other reads its row.
         Head.objects.get_or_create(pk=HEAD, defaults={"chain": name, "hash": chain.genesis(name)})
         head = Head.objects.select_for_update().get(pk=HEAD)
-    if not is_readable(
-        head
-    ):  # only in SQLite, which stores any type in any column: such a head names no entry
+    if not is_readable(head):
+        # Only in SQLite, which stores any type in any column. Such a head names no entry.
         head.seq, head.hash, head.chain = 0, "", ""
     return head
 

@@ -38,15 +38,16 @@ def table_of(rows: Sequence[Sequence[Any]], types: Sequence[str]) -> tuple[str, 
     """
     if connection.vendor != "postgresql":
         return f"(VALUES {places(rows)}) AS v", flat(rows)
-    names = [f"column{at}" for at in range(1, len(types) + 1)]
-    typed = ", ".join(f"{name} {type_}" for name, type_ in zip(names, types, strict=True))
-    documents = [at for at, type_ in enumerate(types) if type_ == "jsonb"]
-    found = [list(row) for row in rows] if documents else rows
-    for row in found if documents else ():
-        for at in documents:
-            row[at] = msgspec.Raw(row[at].encode())  # type: ignore[index]
-    document = encode([dict(zip(names, row, strict=True)) for row in found])
-    return f"json_to_recordset(%s::json) AS v({typed})", [document]
+    columns = [(f"column{at}", type_) for at, type_ in enumerate(types, 1)]
+    document = [
+        {
+            name: msgspec.Raw(value.encode()) if type_ == "jsonb" else value
+            for (name, type_), value in zip(columns, row, strict=True)
+        }
+        for row in rows
+    ]
+    typed = ", ".join(f"{name} {type_}" for name, type_ in columns)
+    return f"json_to_recordset(%s::json) AS v({typed})", [encode(document)]
 
 
 def column_type(model: type[Model], column: str) -> str:

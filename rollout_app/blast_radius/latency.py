@@ -26,27 +26,28 @@ _DAYS = SPAN.days
 @dataclass(slots=True)
 class Answers:
     """What is known about a model's answers. `first`: those on the first attempt, of tasks that asked no other model;
-    only these have a latency of their own, in milliseconds (`timed`). `told`: whether a router reported any latency.
+    only these have a latency of their own, in milliseconds (`timed`). `reported`: whether a router reported any
+    latency.
     """
 
     tasks: int = 0
     first: int = 0
     timed: Histogram = field(default_factory=Histogram)
-    told: bool = False
+    reported: bool = False
 
     @property
     def mean(self) -> float | None:
         """Milliseconds; None if too few tasks were timed."""
         return mean(self.timed) if self.timed.total >= LEAST_TIMED else None
 
-    def told_of(self, model: str) -> str:
-        """Say why the model's latency is unknown."""
+    def why_unknown(self, model: str) -> str:
+        """Return why the model's latency is unknown."""
         if not self.tasks:
             return f"{model} answered no task"
         if not self.first:
             return f"{model} answered {plural(self.tasks, 'task')}, but none on the first attempt"
         first = f"{plural(self.first, 'task')} on the first attempt"
-        if not self.told:
+        if not self.reported:
             return f"{model} answered {first}, but routers reported no latency"
         return f"{model} answered {first}, {_with_latency(self.timed.total)}"
 
@@ -86,10 +87,12 @@ class LatencyProjection:
     @property
     def _why_unknown(self) -> str:
         if self.unmeasured:
-            why = "; ".join(self.answers.get(model, Answers()).told_of(model) for model in self.unmeasured)
+            why = "; ".join(
+                self.answers.get(model, Answers()).why_unknown(model) for model in self.unmeasured
+            )
         elif not self.served.tasks:
             why = "the baseline answered no task"
-        elif not self.served.told:
+        elif not self.served.reported:
             why = f"routers reported no latency for the {plural(self.served.tasks, 'task')} of the baseline"
         elif self.now is None:
             why = f"the baseline answered {plural(self.served.tasks, 'task')}, {_with_latency(self.served.timed.total)}"
@@ -142,11 +145,11 @@ def _count(answers: Answers, row: TimedRow, *, alone: bool, first: bool = True) 
     """Add a row. `alone`: its latencies are of these answers only; with a second stage they are of both answers."""
     answers.tasks += row.tasks
     answers.first += row.tasks - row.escalations if first else 0
-    told = Histogram()
-    merge(told, row.histogram)
-    answers.told |= told.total > 0
+    timed = Histogram()
+    merge(timed, row.histogram)
+    answers.reported |= timed.total > 0
     if alone:
-        answers.timed.merge(told)
+        answers.timed.merge(timed)
 
 
 def _signed(ms: float) -> str:

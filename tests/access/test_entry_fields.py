@@ -187,15 +187,7 @@ def test_entries_about_requests(end: str) -> None:
 
 def test_an_approval_is_recorded_with_its_person_and_its_time() -> None:
     """A request by a key without a person needs two approvals; only the first has an entry here."""
-    builders.environment("production")
-    asked = change_requests.ask(
-        "environment.four_eyes_off",
-        environment="production",
-        subject={"four_eyes": False},
-        contributors=[None],
-        actor=SYSTEM,
-        reason="x",
-    )
+    asked = builders.request_that_needs_two()
     before = change_requests.request_fields(asked)
     people = [Actor.of_user(User.objects.create_user(name)) for name in ("eva", "ben")]
     for person in people:

@@ -72,16 +72,8 @@ def test_others_stay_logged_in() -> None:
 
 def test_the_approval_of_a_deactivated_person_no_longer_counts() -> None:
     """In a request that needs two approvals, the first approver leaves before the second one agrees."""
-    builders.environment("production")
     eva, ben = person("eva", "approver"), person("ben", "approver")
-    request = change_requests.ask(
-        "environment.four_eyes_off",
-        environment="production",
-        subject={"four_eyes": False},
-        contributors=[None],
-        actor=SYSTEM,
-        reason="x",
-    )
+    request = builders.request_that_needs_two()
     binding = change_requests.binding(request)
     assert not change_requests.agree(request, actor=Actor.of_user(eva), reason="y", expected_binding=binding)
     actions.deactivate_person(eva, actor=root(), reason="left")

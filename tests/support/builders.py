@@ -3,7 +3,8 @@
 from itertools import count
 from typing import Any
 
-from controlplane.access.models import Team
+from controlplane.access import change_requests
+from controlplane.access.models import ChangeRequest, Team
 from controlplane.core.actors import SYSTEM, Actor
 from policies_app import actions
 from policies_app.models import Assignment, Environment, Model, PolicyVersion, Workload
@@ -94,4 +95,26 @@ def served(environment: Environment, workload: Workload, **changes: Any) -> Assi
         actor=SYSTEM,
         reason="the first version",
         break_glass=environment.four_eyes,
+    )
+
+
+def served_in_two_environments() -> Workload:
+    """Create the workload `summaries`, whose first version is served in staging and, under four eyes, in production."""
+    made = workload("summaries")
+    first = served(environment("staging"), made).baseline
+    production = environment("production", four_eyes=True)
+    actions.serve_first(production, first, actor=SYSTEM, reason="first", break_glass=True)
+    return made
+
+
+def request_that_needs_two() -> ChangeRequest:
+    """Create the environment `production`, and a request by a key without a person: two approvers must agree."""
+    environment("production")
+    return change_requests.ask(
+        "environment.four_eyes_off",
+        environment="production",
+        subject={"four_eyes": False},
+        contributors=[None],
+        actor=SYSTEM,
+        reason="x",
     )

@@ -28,11 +28,7 @@ def editor(name: str, workload: Workload, *environments: str) -> Actor:
 @pytest.fixture
 def workload() -> Workload:
     """Return a workload served in staging and in production."""
-    workload = builders.workload("summaries")
-    first = builders.served(builders.environment("staging"), workload).baseline
-    production = builders.environment("production", four_eyes=True)
-    actions.serve_first(production, first, actor=SYSTEM, reason="first", break_glass=True)
-    return workload
+    return builders.served_in_two_environments()
 
 
 CHANGES: list[dict[str, Any]] = [

@@ -36,10 +36,7 @@ WHY = {"reason": "x"}
 @pytest.fixture
 def workload() -> Workload:
     """Served in staging and in production. Sam edits in staging only, and is on the team that owns it."""
-    workload = builders.workload("summaries")
-    first = builders.served(builders.environment("staging"), workload).baseline
-    production = builders.environment("production", four_eyes=True)
-    policies.serve_first(production, first, actor=SYSTEM, reason="first", break_glass=True)
+    workload = builders.served_in_two_environments()
     for role in ("editor", "operator", "approver", "admin"):
         Membership.objects.create(user=sam(), environment="staging", role=role)
     workload.owner.members.add(sam())

@@ -6,7 +6,8 @@ from django.http import HttpRequest
 from django.urls import reverse
 
 from controlplane.access.models import Key, Role, Team
-from controlplane.web.pages import may, person
+from controlplane.web.pages import may
+from policies_app.console.lookups import may_edit
 from policies_app.models import Assignment, Environment, Model, PolicyVersion, Router, Workload
 from rollout_app.models import Rollout
 
@@ -30,7 +31,10 @@ def first_steps(request: HttpRequest) -> list[FirstStep]:
     # One that needs no second person comes first: a new instance has one administrator.
     environment = Environment.objects.order_by("four_eyes", "pk").first()
     admin, anywhere = may(request, Role.ADMIN, ""), None
-    writes = admin or (may(request, Role.EDITOR, anywhere) and _is_owner(request, workload))
+    # The role is read already; whether the person is on the team takes further queries.
+    writes = admin or (
+        may(request, Role.EDITOR, anywhere) and (workload is None or may_edit(request, workload))
+    )
     return [
         _step("An environment", "Where routers live: production, staging.", environment is not None, "new_environment",
               allowed=admin),
@@ -50,11 +54,6 @@ def first_steps(request: HttpRequest) -> list[FirstStep]:
         _step("The first rollout", "A second version, moved to traffic in guarded stages.", False, "propose",
               workload, allowed=writes),
     ]  # fmt: skip
-
-
-def _is_owner(request: HttpRequest, workload: Workload | None) -> bool:
-    """Return whether this person is on the team that owns the workload; true without one."""
-    return workload is None or Team.objects.filter(pk=workload.owner_id, members=person(request).pk).exists()
 
 
 def _step(
