@@ -2,11 +2,12 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Error as PlaywrightError
 
 if TYPE_CHECKING:
     from pytest_django.live_server_helper import LiveServer
@@ -16,6 +17,7 @@ ARGS += ["--disable-component-update", "--disable-sync"]
 ARGS += ["--disable-dev-shm-usage"]  # /dev/shm is small in a container
 PATIENCE_MS = 60_000.0  # for events that must happen, on a slow machine
 PASSWORD = "a long enough word"
+PAGES = pytest.StashKey[list[Page]]()
 
 
 def program() -> str | None:
@@ -39,12 +41,33 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add to a failure what its pages show; "element not found" alone does not say where the test was."""
+    report = yield
+    if report.when == "call" and report.failed:
+        report.sections += [("the page", _description(page)) for page in item.stash.get(PAGES, [])]
+    return report
+
+
+def _description(page: Page) -> str:
+    try:
+        text = page.locator(":is(body, main)").last.inner_text(timeout=5_000)
+    except PlaywrightError as error:
+        text = f"(cannot be read: {error})"
+    return f"{page.url}\n{text[:4_000]}"
+
+
 def _is_refused(line: str) -> bool:
     return "Content Security Policy" in line
 
 
 @pytest.fixture
-def as_person(chromium: Browser, live_server: "LiveServer") -> Iterator[Callable[..., Page]]:
+def as_person(
+    request: pytest.FixtureRequest, chromium: Browser, live_server: "LiveServer"
+) -> Iterator[Callable[..., Page]]:
     """`as_person("tom", "approver")` logs in by the form.
 
     A script's error on any page fails the test, and so does whatever the Content-Security-Policy refuses.
@@ -54,6 +77,7 @@ def as_person(chromium: Browser, live_server: "LiveServer") -> Iterator[Callable
     from tests.support.people import logged_in
 
     contexts, errors = [], []
+    pages = request.node.stash.setdefault(PAGES, [])
 
     def open_page(name: str, *roles: str, team: Any = None, **options: Any) -> Page:
         logged_in(name, *roles, team=team)
@@ -63,6 +87,7 @@ def as_person(chromium: Browser, live_server: "LiveServer") -> Iterator[Callable
         contexts.append(chromium.new_context(**{"viewport": {"width": 1440, "height": 900}, **options}))
         contexts[-1].set_default_timeout(PATIENCE_MS)
         page = contexts[-1].new_page()
+        pages.append(page)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda line: errors.append(line.text) if _is_refused(line.text) else None)
         page.goto(f"{live_server.url}/console/")

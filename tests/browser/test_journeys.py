@@ -237,7 +237,7 @@ def test_the_first_steps_lead_to_a_guarded_rollout(as_person: People, transactio
     expect(page.locator("main h1")).to_have_text("tickets v1")
     page.goto(home)
     next_step(page)
-    page.check("input[name=break_glass]") if page.locator("input[name=break_glass]").count() else None
+    page.check("input[name=break_glass]")  # a new environment requires four eyes
     page.fill("textarea[name=reason]", "the first version")
     page.click("main button[type=submit]")
     expect(page.locator("main h1")).to_have_text("tickets")

@@ -77,7 +77,7 @@ def second_factor(page: Page, home: str) -> str:
     """Set it up from the account's page. Return its key."""
     page.goto(f"{home}account/")
     page.click("a:has-text('Set up')")
-    page.wait_for_selector("main form")
+    page.wait_for_selector("main :is(code, input[type=password])")  # the account's page has forms, too
     if page.locator("main input[type=password]").count():  # it asks for the password
         page.fill("main input[type=password]", PASSWORD)
         page.click("main button[type=submit]")
