@@ -45,7 +45,7 @@ def home(request: HttpRequest) -> HttpResponse:
     steps = first_steps(request)
     context |= {
         "steps": steps,
-        "next_step": next((at for at, step in enumerate(steps) if not step.done), None),
+        "next_step": next((at for at, step in enumerate(steps) if not (step.done or step.waiting)), None),
     }
     return live.live_page(request, "console/home.html", parts, context, title="Home")
 

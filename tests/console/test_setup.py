@@ -11,12 +11,14 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from controlplane.access import change_requests
 from controlplane.access.actions import issue_key
 from controlplane.access.models import Key
 from controlplane.audit.models import Entry
 from controlplane.core.actors import SYSTEM
 from policies_app import actions
 from policies_app.catalogue.validation import problems_of_text
+from policies_app.four_eyes.actions import request_serving
 from policies_app.models import Assignment, Environment, Model, Workload
 from rollout_app.apps import _save_plans
 from rollout_app.models import GuardrailOverride, Plan, Rollout
@@ -520,6 +522,21 @@ def test_the_first_steps_of_a_new_instance_have_no_dead_end(people: People) -> N
     assert f'href="{serve}"' in text(admin.get("/console/")), "production needs a second person"
     admin.post(serve, {"version": workload.versions.get().pk, "reason": "the first"})
     assert workload.assignments.count() == 1
+
+
+def test_a_first_step_that_waits_for_a_second_person_is_not_the_next_one(people: People) -> None:
+    place, workload = builders.environment("production", four_eyes=True), builders.workload("tickets")
+    version = builders.version(workload, actor=actor_of("maria"))
+    change = request_serving(place, version, actor=actor_of("maria"), reason="the first version")
+    client = people("ada", "admin")
+    serve = next(step for step in client.get("/console/").context["steps"] if step.label == "Serve it")
+    assert (serve.waiting, serve.address) == (True, reverse("console:change", args=[change.pk]))
+    page = text(client.get("/console/"))
+    assert "waits for a second person" in page
+    assert page.index("Serve it") < page.index("Shown once, with the lines") < page.index("Do this next")
+    change_requests.withdraw(change, actor=actor_of("maria"), reason="not yet")
+    serve = next(step for step in client.get("/console/").context["steps"] if step.label == "Serve it")
+    assert (serve.waiting, serve.address) == (False, reverse("console:serve", args=["tickets", "production"]))
 
 
 def test_the_first_steps_offer_nobody_a_workload_of_another_team(people: People) -> None:

@@ -1,26 +1,32 @@
 """The steps from an empty instance to a guarded rollout, checked off automatically. Reads only."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from django.http import HttpRequest
 from django.urls import reverse
 
-from controlplane.access.models import Key, Role, Team
-from controlplane.web.pages import may
+from controlplane.access.models import ChangeRequest, Key, Role, Team
+from controlplane.web.pages import may, person
 from policies_app.console.lookups import may_edit
+from policies_app.four_eyes.actions import SERVE, change_requests_for
+from policies_app.four_eyes.pages import address_of
 from policies_app.models import Assignment, Environment, Model, PolicyVersion, Router, Workload
 from rollout_app.models import Rollout
 
 
 @dataclass(frozen=True, slots=True)
 class FirstStep:
-    """One step. `address`: where to do it; empty if this person may not, and then `who` says who may."""
+    """One step. `address`: where to do it; empty if this person may not, and then `who` says who may.
+
+    `waiting`: requested already, and a second person has to approve it.
+    """
 
     label: str
     about: str
     done: bool
     address: str = ""
     who: str = ""
+    waiting: bool = False
 
 
 def first_steps(request: HttpRequest) -> list[FirstStep]:
@@ -46,8 +52,10 @@ def first_steps(request: HttpRequest) -> list[FirstStep]:
               "new_workload", allowed=may(request, Role.EDITOR, anywhere)),
         _step("Its first version", "The policy that routers execute; the editor starts with a template.",
               PolicyVersion.objects.exists(), "new_version", workload, allowed=writes),
-        _step("Serve it", "An environment gives it to its routers.", Assignment.objects.exists(), "serve", workload,
-              environment, allowed=environment is not None and may(request, Role.OPERATOR, environment.name)),
+        _requested(
+            request,
+            _step("Serve it", "An environment gives it to its routers.", Assignment.objects.exists(), "serve", workload,
+                  environment, allowed=environment is not None and may(request, Role.OPERATOR, environment.name))),
         _step("A router's key", "Shown once, with the lines to paste into your gateway.",
               Key.objects.filter(kind=Key.Kind.ROUTER).exists(), "new_key", allowed=may(request, Role.ADMIN, anywhere)),
         _step("A router that polls", "The fleet page shows its first poll.", Router.objects.exists(), "fleet"),
@@ -71,6 +79,17 @@ def _step(
             label, about, done, who="" if done or ahead else "Someone with the required role does this."
         )
     return FirstStep(label, about, done, _address(page, names))
+
+
+def _requested(request: HttpRequest, step: FirstStep) -> FirstStep:
+    """Return the step as waiting if somebody requested it: doing it again would only be refused."""
+    waiting = (
+        change_requests_for(person(request)).filter(action=SERVE, state=ChangeRequest.State.WAITING).first()
+    )
+    if step.done or waiting is None:
+        return step
+    about = "Requested; it waits for a second person's approval."
+    return replace(step, about=about, address=address_of(waiting), who="", waiting=True)
 
 
 def _address(page: str, names: list[str]) -> str:
