@@ -123,15 +123,26 @@ def _starting_text(request: HttpRequest, workload: Workload) -> str:
 
 
 def _two_models() -> tuple[str, str]:
-    """Return a cheap and an expensive enabled model for the template; with fewer than two, the example's."""
-    prices = {
-        model.name: (model.input_nusd_per_mtok or 0) + (model.output_nusd_per_mtok or 0)
-        for model in Model.objects.filter(enabled=True)
-    }
-    if len(prices) < 2 or prices.keys() >= set(EXAMPLE_MODELS):
+    """Return a cheap and an expensive enabled model for the template; with fewer than two, the example's.
+
+    A model without a price may cost anything, so it is taken only if fewer than two have one, and then as the
+    expensive one.
+    """
+    models = list(Model.objects.filter(enabled=True).order_by("name"))
+    if len(models) < 2 or {model.name for model in models} >= set(EXAMPLE_MODELS):
         return EXAMPLE_MODELS
-    by_price = sorted(prices, key=lambda name: (prices[name], name))
-    return by_price[0], by_price[-1]
+    priced = sorted((price, model.name) for model in models if (price := _price(model)) is not None)
+    names = [name for _, name in priced]
+    if len(names) < 2:
+        names += [model.name for model in models if model.name not in names]
+    return names[0], names[-1]
+
+
+def _price(model: Model) -> int | None:
+    """Return nano-USD per million tokens, input and output together; None if either is unknown."""
+    if model.input_nusd_per_mtok is None or model.output_nusd_per_mtok is None:
+        return None
+    return model.input_nusd_per_mtok + model.output_nusd_per_mtok
 
 
 @console_view("GET")

@@ -539,6 +539,28 @@ def test_a_first_step_that_waits_for_a_second_person_is_not_the_next_one(people:
     assert (serve.waiting, serve.address) == (False, reverse("console:serve", args=["tickets", "production"]))
 
 
+@pytest.mark.parametrize(
+    ("prices", "weak", "strong"),
+    [
+        ({"acme/a": 5, "acme/b": 2, "acme/c": None}, "acme/b", "acme/a"),
+        ({"acme/a": None, "acme/b": 2}, "acme/b", "acme/a"),
+        ({"acme/a": 0, "acme/b": 2, "acme/c": None}, "acme/a", "acme/b"),
+        ({"acme/a": None, "acme/b": None}, "acme/a", "acme/b"),
+    ],
+)
+def test_a_first_policy_takes_no_unpriced_model_for_the_cheap_one(
+    people: People, prices: dict[str, int | None], weak: str, strong: str
+) -> None:
+    builders.workload("tickets")
+    for name, price in prices.items():
+        Model.objects.create(
+            name=name, input_nusd_per_mtok=price, output_nusd_per_mtok=price, context_window=9_000
+        )
+    page = people("ada", "admin").get(reverse("console:new_version", args=["tickets"]))
+    template = page.context["form"].initial["text"]
+    assert f"small:\n    model: {weak}\n  large:\n    model: {strong}\n" in template
+
+
 def test_the_first_steps_offer_nobody_a_workload_of_another_team(people: People) -> None:
     builders.catalogue()
     builders.environment("staging")
