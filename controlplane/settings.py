@@ -32,6 +32,8 @@ DEBUG = env.bool("DEBUG", default=False)
 SECRET_KEY = env.str("SECRET_KEY", default="") or kept(
     VAR_DIR / "secret-key", lambda: secrets.token_urlsafe(50)
 )
+# Earlier values, so that what they signed and encrypted stays valid.
+SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", default=[])
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 # Off on a laptop without TLS. A deployment behind TLS turns it on and gets HSTS and secure cookies.

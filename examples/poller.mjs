@@ -16,10 +16,10 @@ export const bucket = (salt, unit) =>
 export function decide(workload, unit) {
   const { pin, baseline, candidate, rollout } = last.snapshot.workloads[workload];
   const taken = rollout?.mode === "full" || (rollout?.mode === "percentage" && bucket(rollout.salt, unit) < rollout.share_pcm);
-  const [arm, { version, policy }] = taken ? ["candidate", candidate] : ["baseline", baseline];
-  const model = pin?.model ?? policy.models[policy.default].model; // the name to call; outcomes use the policy's own
+  const [arm, { version, policy }] = taken && !pin ? ["candidate", candidate] : ["baseline", baseline];
+  const model = pin?.model ?? policy.default; // the policy's own name, which outcomes use; `call` is the catalogue's
   const place = { workload, arm, version, rollout: rollout?.id ?? null, stage: rollout?.stage ?? null };
-  return { call: model, task: { ...place, model: pin ? pin.model : policy.default, at: new Date().toISOString() } };
+  return { call: policy.models[model]?.model ?? model, task: { ...place, model, at: new Date().toISOString() } };
 }
 
 export const report = ({ task }, outcome) => // success: the result of your own check of the answer

@@ -104,6 +104,14 @@ def test_each_metric_and_its_labels_are_documented(plane: Plane, served: Served)
     assert {"rollbacks_total", "audit_entries", "evaluation_overdue_seconds"} <= set(documented)
 
 
+def test_each_endpoint_of_the_counter_is_documented(plane: Plane) -> None:
+    page = (ROOT / "docs/reference/metrics.md").read_text()
+    (row,) = (line for line in page.splitlines() if line.startswith("| `router_requests_total`"))
+    figures = plane.gateway._figures
+    assert figures is not None
+    assert set(re.findall(r"`([a-z-]+)`", row.split("|")[3])) == set(figures.answered)
+
+
 def test_it_counts_outcomes_by_arm_and_their_missing_figures(plane: Plane, served: Served) -> None:
     place = {"environment": served.environment.name, "arm": "baseline"}
     latency = {"scale": 4, "zero": 2, "counts": {"95": 3, "160": 10, "400": 1}}

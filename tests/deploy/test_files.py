@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import kubernetes_validate
 import pytest
@@ -151,6 +152,24 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
     )
     ours = [line for line in found.stderr.splitlines() if "pointsman" in line]
     assert ours == []
+
+
+def test_the_hosts_of_the_cluster_are_its_services() -> None:
+    """Routers in the cluster call the service; a name that is not in ALLOWED_HOSTS is answered with 400."""
+    services = {d["metadata"]["name"] for _, d in deployment.documents() if d["kind"] == "Service"}
+    (config,) = (d["data"] for _, d in deployment.documents() if d["kind"] == "ConfigMap")
+    public = urlsplit(config["PUBLIC_URL"]).hostname
+    inside = set(config["ALLOWED_HOSTS"].split(",")) - {public}
+    assert inside == {host for name in services for host in (name, f"{name}.default.svc")}
+
+
+def test_the_documents_that_the_files_name_exist() -> None:
+    files = [path for place in ("deploy", "examples") for path in (ROOT / place).rglob("*") if path.is_file()]
+    named = {
+        name for path in files for name in re.findall(r"docs/[\w/-]+\.\w+", path.read_text(errors="ignore"))
+    }
+    assert named
+    assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
 
 
 def _metrics_named(text: str) -> set[str]:

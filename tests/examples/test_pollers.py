@@ -73,6 +73,21 @@ def test_node_follows_changes_and_survives_an_outage(plane: FakeControlPlane, tm
 
 
 @needs_node
+def test_node_calls_the_pinned_model_by_the_providers_name(plane: FakeControlPlane, tmp_path: Path) -> None:
+    """A pin names a model as the baseline's policy does, and overrides the arm."""
+    plane.roll_out("summaries", two_stage(), share_pcm=99_999)
+    plane.pin("summaries", "large")
+    with running(plane, tmp_path, "node", str(EXAMPLES / "poller.mjs"), "summaries", "user-1"):
+        assert eventually(lambda: said(tmp_path).endswith("\n")), said(tmp_path, "err")
+    found = json.loads(said(tmp_path))
+    assert (found["call"], found["task"]["model"], found["task"]["arm"]) == (
+        "vendor/large",
+        "large",
+        "baseline",
+    )
+
+
+@needs_node
 def test_node_reports_the_outcome_of_a_task(plane: FakeControlPlane, tmp_path: Path) -> None:
     script = (
         f"import {{ poll, decide, report }} from {str(EXAMPLES / 'poller.mjs')!r};"

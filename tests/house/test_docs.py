@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from rollout_app.engine import plans
 from tests.support import sources
 
 ROOT = sources.ROOT
@@ -65,6 +66,17 @@ def test_names_in_a_docstring_exist(package: str) -> None:
         sources.relative(path): names for path in sources.modules(package) if (names := _missing(path))
     }
     assert missing == {}
+
+
+def test_the_reference_gives_the_defaults_of_a_stage() -> None:
+    page = (ROOT / "docs/reference/rollouts.md").read_text()
+    rows = {cells[1].strip(): cells[-2] for line in page.splitlines() if len(cells := line.split("|")) == 5}
+    shadow, full = plans.check([{"mode": "shadow"}, {"mode": "full"}])
+    for name in ("min_minutes", "min_tasks"):
+        assert rows[f"`{name}`"].strip() == f"{shadow[name]}; in `full` {full[name]}", name
+    words = {"None": "none", "hold": "`hold`", "False": "false", "0": "0", "1.0": "1"}
+    for name in ("max_hours", "on_timeout", "approval", "mirror_pcm", "skippable", "tolerance"):
+        assert rows[f"`{name}`"].strip() == words[str(shadow[name])], name
 
 
 def test_the_reference_lists_every_hold_reason() -> None:

@@ -16,6 +16,19 @@ def test_it_lists_exactly_the_existing_settings() -> None:
     assert listed == read
 
 
+def test_the_settings_that_documents_name_can_be_set() -> None:
+    pages = [
+        "docs/security.md",
+        *(f"docs/how-to/{name}.md" for name in ("deploy", "notifications", "cdn", "restore")),
+    ]
+    named = {
+        name for page in pages for name in re.findall(r"`([A-Z]{2,}_[A-Z0-9_]+)`", (ROOT / page).read_text())
+    }
+    table = README.partition("## Settings")[2].partition("\n## ")[0]
+    assert len(named) > 10
+    assert {name for name in named if f"`{name}`" not in table} == set()
+
+
 def test_it_names_existing_targets_of_make() -> None:
     makefile = (ROOT / "Makefile").read_text()
     named = set(re.findall(r"make (demo|run|test|check|bench|clean)\b", README))
