@@ -35,9 +35,10 @@ class DollarsField(forms.DecimalField):
         self.widget.attrs["step"] = "any"
 
     def prepare_value(self, value: Any) -> Any:
-        return (
-            f"{Decimal(value) / NUSD:f}".rstrip("0").rstrip(".") or "0" if isinstance(value, int) else value
-        )
+        if not isinstance(value, int):
+            return value
+        dollars = f"{Decimal(value) / NUSD:f}"
+        return dollars.rstrip("0").rstrip(".") if "." in dollars else dollars  # not 10 as 1
 
     def clean(self, value: Any) -> Any:
         dollars = super().clean(value)

@@ -215,6 +215,31 @@ def test_a_model_is_added_and_its_price_changed_in_dollars(people: People) -> No
     assert "$0.120" in shown(client, "models")
 
 
+@pytest.mark.parametrize(
+    ("nusd", "dollars"),
+    [
+        (10_000_000_000, "10"),
+        (100_000_000_000, "100"),
+        (0, "0"),
+        (10_500_000_000, "10.5"),
+        (1, "0.000000001"),
+    ],
+)
+def test_the_form_of_a_model_shows_its_price_as_it_is(people: People, nusd: int, dollars: str) -> None:
+    """$10 was shown as $1, and saving the form for another reason made it so."""
+    model = actions.add_model(
+        "a/b", actor=SYSTEM, input_nusd_per_mtok=nusd, output_nusd_per_mtok=nusd, context_window=1_000
+    )
+    client, address = people("ada", "admin"), reverse("console:edit_model", args=[model.name])
+    form = client.get(address).context["form"]
+    assert form["input_nusd_per_mtok"].value() == dollars
+    posted = {name: form[name].value() for name in form.fields if form[name].value() is not None}
+    assert client.post(address, posted | {"quality": "0.5"}).status_code == 302
+    model.refresh_from_db()
+    assert (model.input_nusd_per_mtok, model.output_nusd_per_mtok, model.quality) == (nusd, nusd, 0.5)
+    assert model.price_history.count() == 1
+
+
 @pytest.mark.parametrize("price", ["-1", "cheap", "1e30"])
 def test_a_bad_price_is_refused_next_to_its_field(people: People, price: str) -> None:
     form = {"name": "a/b", "input_nusd_per_mtok": price, "output_nusd_per_mtok": "1", "context_window": "1"}
