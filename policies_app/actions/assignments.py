@@ -106,15 +106,22 @@ def set_assignment(
     mirror_pcm: int = 0,
     salt: str = "",
     cost_cap_nusd: int | None = None,
+    replaces: PolicyVersion | None = None,
     cause: str,
 ) -> int:
     """Move an assignment inside the caller's transaction, and return the new revision.
 
-    The caller (`rollout_app.actions`) writes the audit entry, because the move is part of its transition. Raises
-    `NotServed` if the environment serves nothing for the workload yet.
+    `replaces` is the version that must be served now (None: any). Another rollout may have completed after the caller
+    checked. The caller (`rollout_app.actions`) writes the audit entry, because the move is part of its transition.
+    Raises `NotServed` if the environment serves nothing for the workload yet.
     """
     revision = draw_revision(environment_id, workload_id, cause)
     assignment = served_assignment(environment_id, workload_id)
+    if replaces is not None and assignment.baseline_id != replaces.pk:
+        raise Conflict(
+            f"{assignment.environment.name} now serves version {assignment.baseline.number} of "
+            f"{assignment.workload.name}, no longer version {replaces.number}; read the rollout again."
+        )
     assignment.baseline, assignment.candidate = baseline, candidate
     assignment.rollout, assignment.stage, assignment.mode = rollout, stage, mode
     assignment.share_pcm, assignment.mirror_pcm, assignment.salt = share_pcm, mirror_pcm, salt

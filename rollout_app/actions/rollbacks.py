@@ -7,7 +7,7 @@ from uuid import UUID
 from controlplane.core import clock
 from controlplane.core.actors import Actor
 from controlplane.core.ids import uuid7
-from rollout_app.actions.proposals import copied, outline
+from rollout_app.actions.proposals import outline
 from rollout_app.actions.refusals import require
 from rollout_app.actions.stages import CLEARED
 from rollout_app.actions.transitions import (
@@ -18,6 +18,7 @@ from rollout_app.actions.transitions import (
     serving_only,
     serving_stage,
 )
+from rollout_app.engine import plans
 from rollout_app.engine.states import Event, State
 from rollout_app.models import Rollout
 
@@ -89,7 +90,10 @@ def revert_rollout(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) 
     rollout = loaded(rollout)
     with audited_transaction(rollout, "rollout.revert", actor=actor, reason=reason) as reason:
         require(rollout, Event.REVERT, clock.now())
-        name, stages = copied("immediate")
+        name, stages = (
+            "immediate",
+            plans.check(plans.SAVED["immediate"][1]),
+        )  # not the row, which people may edit
         back = Rollout(
             pk=uuid7(),
             environment=rollout.environment,

@@ -11,6 +11,7 @@ from rollout_app.actions.refusals import require
 from rollout_app.actions.transitions import (
     audited_transaction,
     loaded,
+    lock_criteria,
     locked_now,
     move,
     serving_only,
@@ -26,6 +27,7 @@ def start_rollout(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) -
     """Enter the first stage. The approval is checked again against what would start now."""
     rollout = loaded(rollout)
     with audited_transaction(rollout, "rollout.start", actor=actor, reason=reason) as reason:
+        lock_criteria(rollout)
         now = clock.now()
         require(rollout, Event.START, now)
         approvals = [*start_approvals(rollout), *_stage_approvals(rollout, 0)]
@@ -36,6 +38,7 @@ def break_glass_start(rollout: Rollout | UUID | str, *, actor: Actor, reason: st
     """Start without an approval, even in a freeze. Takes one named operator, and the audit log marks it clearly."""
     rollout = loaded(rollout)
     with audited_transaction(rollout, "rollout.break_glass", actor=actor, reason=reason) as reason:
+        lock_criteria(rollout)
         now = clock.now()
         require(rollout, Event.BREAK_GLASS, now)
         return _start(rollout, Event.BREAK_GLASS, now, actor=actor, reason=reason, approvals=[])
@@ -122,7 +125,7 @@ def complete_rollout(
             Event.COMPLETE,
             actor=actor,
             reason=reason,
-            serve=serving_only(rollout.candidate),
+            serve={**serving_only(rollout.candidate), "replaces": rollout.baseline},
             changes={"ended_at": clock.now(), **CLEARED},
             evidence=evidence,
         )

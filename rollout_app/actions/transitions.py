@@ -21,7 +21,7 @@ from controlplane.core.errors import (
     RolloutMoved,
 )
 from policies_app.actions import set_assignment
-from policies_app.models import Environment, PolicyVersion
+from policies_app.models import Environment, PolicyVersion, Workload
 from rollout_app import nudges
 from rollout_app.engine.evidence import Stage
 from rollout_app.engine.states import ACTIVE, Event, IllegalTransition, State, next_state, words
@@ -260,12 +260,19 @@ def serving_stage(rollout: Rollout, at: int) -> dict[str, Any]:
         "mirror_pcm": stage.mirror_pcm,
         "salt": rollout.salt,
         "cost_cap_nusd": rollout.reference.get("cost_cap_nusd"),
+        "replaces": rollout.baseline,
     }
 
 
 def serving_only(version: PolicyVersion) -> dict[str, Any]:
     """Return the arguments for `set_assignment` that serve one version to all traffic."""
     return {"baseline": version}
+
+
+def lock_criteria(rollout: Rollout) -> None:
+    """Lock the workload's row and read it again, so that no criterion changes between the checks of a start and its
+    commit. This must be the first lock taken, as in `edit_workload`."""
+    rollout.workload = Workload.objects.select_for_update(no_key=True).get(pk=rollout.workload_id)
 
 
 def fresh_environment(rollout: Rollout) -> Environment:

@@ -6,16 +6,22 @@
 import os
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from importlib import import_module
+from typing import Any
 
 import pytest
 from django.db import connection
 
 from controlplane.audit.models import Entry
 from controlplane.core.actors import SYSTEM, Actor
-from controlplane.core.errors import IllegalMove, RolloutMoved
-from policies_app.models import Revision
+from controlplane.core.errors import Conflict, IllegalMove, RolloutActive, RolloutMoved
+from policies_app.actions import edit_workload
+from policies_app.models import Assignment, Revision
 from rollout_app import actions
+from rollout_app.actions import stages
 from rollout_app.engine.plans import MAX_STAGES
 from rollout_app.models import Rollout
 from tests.support import builders
@@ -90,3 +96,92 @@ def test_it_enters_each_stage_once_and_skips_none() -> None:
     assert numbers == list(range(1, len(numbers) + 1))
     seqs = sorted(Entry.objects.values_list("seq", flat=True))
     assert seqs == list(range(1, len(seqs) + 1))
+
+
+# --- checks that a concurrent commit makes untrue -----------------------------------------------------------
+
+
+@contextmanager
+def meanwhile(act: Callable[[], object]) -> Iterator[tuple[Callable[[], None], list[BaseException]]]:
+    """Yield a function that runs `act` in another connection, and the errors of `act`.
+
+    The function returns when `act` has ended or waits for a lock of the caller's; the block ends after `act`.
+    """
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            act()
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=run)
+
+    def begin() -> None:
+        if thread.ident is None:
+            thread.start()
+            thread.join(1.0)
+
+    yield begin, errors
+    thread.join()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_it_does_not_take_back_a_rollout_that_completes_while_another_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The check of the baseline saw the version before the completion, the next check saw no active rollout: the
+    start served the old version to all traffic again."""
+    environment, workload = builders.environment(), builders.workload()
+    builders.served(environment, workload)
+
+    def proposed() -> Rollout:
+        return actions.propose_rollout(
+            environment,
+            workload,
+            builders.version(workload),
+            plan=[{"mode": "full"}],
+            reason="go",
+            actor=ANNA,
+        )
+
+    first, second = actions.start_rollout(proposed(), actor=BEN, reason="go"), proposed()
+    refusals = import_module("rollout_app.actions.refusals")  # the package exports a function of this name
+    checked = refusals._enabled
+    complete = partial(actions.complete_rollout, first.pk, actor=BEN, reason="all of it")
+    with meanwhile(complete) as (begin, errors), monkeypatch.context() as patch:
+        # `_models_enabled` lies between the two checks.
+        patch.setattr(refusals, "_enabled", lambda names: (begin(), checked(names))[1])
+        with pytest.raises(Conflict):
+            actions.start_rollout(second.pk, actor=BEN, reason="go")
+
+    assert not errors
+    served = Assignment.objects.get(environment=environment, workload=workload)
+    assert (served.baseline, served.candidate) == (first.candidate, None)
+    assert Rollout.objects.get(pk=second.pk).state == "scheduled"
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("start", [actions.start_rollout, actions.break_glass_start])
+def test_what_it_is_judged_by_cannot_change_while_it_starts(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The start had checked the criteria and the edit saw no rollout yet, so both passed."""
+    environment, workload = builders.environment(), builders.workload()
+    builders.served(environment, workload)
+    rollout = actions.propose_rollout(
+        environment, workload, builders.version(workload), plan=[{"mode": "full"}], reason="go", actor=ANNA
+    )
+    if start is actions.break_glass_start:
+        Rollout.objects.filter(pk=rollout.pk).update(state="awaiting_approval")
+    checked = stages.require
+    edit = partial(edit_workload, workload, actor=SYSTEM, reason="lower", quality_bar="0.1")
+    with meanwhile(edit) as (begin, errors), monkeypatch.context() as patch:
+        patch.setattr(stages, "require", lambda *given: (checked(*given), begin()))
+        start(rollout.pk, actor=BEN, reason="go")
+
+    assert [type(error) for error in errors] == [RolloutActive]
+    workload.refresh_from_db()
+    assert str(workload.quality_bar) == "0.9000"

@@ -300,6 +300,18 @@ def test_it_reverts_with_one_click_even_in_a_freeze() -> None:
     assert assignment(rollout).baseline == rollout.baseline
 
 
+@pytest.mark.parametrize("change", [actions.remove_plan, actions.edit_plan])
+def test_it_reverts_at_once_whatever_became_of_the_saved_plan(change: Any) -> None:
+    """The way back must not depend on a row that editors may change: it raised `NotFound`, or served 1 %."""
+    rollout = completed()
+    slow = {"stages": [{"mode": "percentage", "share_pcm": 1_000}, {"mode": "full"}]}
+    change("immediate", actor=ANNA, **(slow if change is actions.edit_plan else {}))
+    back = actions.revert_rollout(rollout, actor=BEN, reason="it hurts")
+    served = assignment(back)
+    assert (back.plan_name, served.mode, served.share_pcm) == ("immediate", "full", 100_000)
+    assert served.candidate == rollout.baseline
+
+
 @pytest.mark.parametrize(("seconds", "works"), [(-1, True), (1, False)])
 def test_it_reverts_for_72_hours(seconds: int, works: bool) -> None:
     rollout = completed()
