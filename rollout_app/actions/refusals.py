@@ -255,6 +255,24 @@ def _no_pin(s: _Situation) -> None:
         )
 
 
+def _pin_keeps_its_model(s: _Situation) -> None:
+    """Routers look a pin up in the baseline's policy. Completing makes the candidate the baseline, and a name that it
+    does not have would be called as it stands."""
+    name, rollout = s.assignment.pin_model, s.rollout
+    if not name:
+        return
+    before, after = (
+        version.document["models"].get(name, {}).get("model")
+        for version in (s.assignment.baseline, rollout.candidate)
+    )
+    if before != after:
+        has = f"uses {after} under that name" if after else "has no model of that name"
+        raise Conflict(
+            f"{rollout.workload.name} is pinned to {name} in {rollout.environment.name}, and version "
+            f"{rollout.candidate.number} {has}. Unpin it first, or roll back."
+        )
+
+
 def _no_other_active(s: _Situation) -> None:
     """A hint for the page. The partial unique index makes the decision."""
     if (s.place in s.known.active and s.state not in ACTIVE) if s.known else active_elsewhere(s.rollout):
@@ -332,7 +350,7 @@ _CHECKS: dict[str, tuple[tuple[Check, ...], tuple[Check, ...]]] = {
         (_in_state, _has_next_stage),
         (_no_freeze, _same_baseline, _no_pin, _next_stage_is_approved),
     ),
-    Event.COMPLETE: ((_in_state, _at_last_stage), (_same_baseline,)),
+    Event.COMPLETE: ((_in_state, _at_last_stage), (_same_baseline, _pin_keeps_its_model)),
     Event.REVERT: ((_completed_lately,), (_not_reverted, _is_way_back)),
     APPROVE_STAGE: ((_stage_asks_approval,), ()),
 }

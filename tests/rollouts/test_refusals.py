@@ -10,7 +10,7 @@ from controlplane.access.models import Membership
 from controlplane.core import clock
 from controlplane.core.actors import SYSTEM
 from controlplane.core.errors import PointsmanError
-from policies_app.actions import edit_workload, pin, serve_first, set_assignment
+from policies_app.actions import edit_workload, pin, serve_first, set_assignment, unpin
 from policies_app.models import Environment, Model
 from rollout_app import actions
 from rollout_app.engine.states import Event
@@ -85,6 +85,38 @@ def test_action_api_and_page_refuse_in_the_same_words(
     with pytest.raises(PointsmanError, match=says) as refused:
         action(rollout, actor=BEN, reason="on")
     assert (refused.value.code, refused.value.detail) == (code, refusal.sentence)
+
+
+@pytest.mark.parametrize(
+    ("large", "says"),
+    [("strong", "has no model of that name"), ("large", "uses openai/gpt-4o-mini under that name")],
+)
+def test_it_does_not_complete_while_a_pin_would_come_to_mean_another_model(large: str, says: str) -> None:
+    """Routers look a pin up in the baseline's policy, which the candidate is about to become."""
+    places.listening()
+    environment, workload = builders.environment(), builders.workload()
+    builders.served(environment, workload)
+    names = {"cheap": {"model": "anthropic/claude-sonnet-4-5"}, large: {"model": "openai/gpt-4o-mini"}}
+    other = builders.version(
+        workload, models=names, default="cheap", rules=[], escalate={"to": large}, fallback=[large]
+    )
+    rollout = actions.propose_rollout(
+        environment, workload, other, plan=PLAN[2:], reason="renamed", actor=ANNA
+    )
+    rollout = actions.start_rollout(rollout, actor=BEN, reason="on")
+    pinned(rollout)
+    refusal = actions.refusals(rollout, clock.now())[Event.COMPLETE]
+    assert refusal is not None and (refusal.code, refusal.by_state) == ("conflict", False)
+    with pytest.raises(PointsmanError, match=f"pinned to large.*{says}"):
+        actions.complete_rollout(rollout, actor=BEN, reason="all of it")
+    unpin(places.assignment(rollout), actor=BEN, reason="it is back")
+    assert actions.complete_rollout(rollout, actor=BEN, reason="all of it").state == "completed"
+
+
+def test_it_completes_under_a_pin_that_keeps_its_meaning() -> None:
+    rollout = places.started(plan=PLAN[2:])
+    pinned(rollout)
+    assert actions.complete_rollout(rollout, actor=BEN, reason="all of it").state == "completed"
 
 
 def test_it_offers_to_approve_a_stage_until_it_is_approved() -> None:
