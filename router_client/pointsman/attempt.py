@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any, Literal, NamedTuple
 
 from pointsman.costs import Usage
@@ -60,10 +61,10 @@ class Attempt:
         self.output_tokens = output_tokens
 
     def as_inputs(self) -> dict[str, Any]:
-        """The `response.*` inputs of a condition."""
+        """The `response.*` inputs of a condition. NaN is absent: a scorer that failed was not certain."""
         return {
-            "confidence": self.confidence,
-            "latency_ms": self.latency_ms,
+            "confidence": _known(self.confidence),
+            "latency_ms": _known(self.latency_ms),
             "output_tokens": self.output_tokens,
         }
 
@@ -102,4 +103,9 @@ def error_kind(attempt: Attempt) -> str | None:
         return attempt.error if attempt.error in UNREACHABLE or attempt.error in ANSWERED_BADLY else "error"
     if not attempt.ok:
         return "error"
-    return "invalid_output" if attempt.valid is False else None
+    # A check with numpy returns its own False.
+    return None if attempt.valid is None or attempt.valid else "invalid_output"
+
+
+def _known(figure: float | None) -> float | None:
+    return None if isinstance(figure, Real) and figure != figure else figure

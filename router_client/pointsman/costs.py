@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["HIGHEST_NUSD", "NO_PRICES", "CostInvalid", "Prices", "Usage", "cost_of"]
+__all__ = ["HIGHEST_NUSD", "NO_PRICES", "CostInvalid", "Prices", "Usage", "cost_of", "shown"]
 
 # Catalogue model → nano-USD per million tokens, by kind of token; None if the catalogue has no price.
 Prices = Mapping[str, Mapping[str, int | None]]
@@ -52,7 +52,7 @@ def cost_of(
     if cost_nusd is not None:
         return _nano_dollars(cost_nusd)
     if cost_usd is not None:
-        return _checked(_number(cost_usd) * 1e9)
+        return _checked(_number(cost_usd) * 1_000_000_000)
     if usage is None:
         return None
     if not isinstance(usage, Usage):
@@ -86,7 +86,7 @@ def _number(value: object) -> float:
 def _checked(number: float) -> int:
     if not 0 <= number <= HIGHEST_NUSD:
         raise CostInvalid(
-            f"a task's cost must be between 0 and 1,000 dollars; got {number!r:.40} nano-dollars"
+            f"a task's cost must be between 0 and 1,000 dollars; got {shown(number)} nano-dollars"
         )
     return round(number)
 
@@ -113,5 +113,16 @@ def _priced(usage: Usage, prices: Mapping[str, int | None]) -> int | None:
 
 def _tokens(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MOST_TOKENS:
-        raise CostInvalid(f"a token count must be an integer from 0 to {_MOST_TOKENS:,}; got {value!r}")
+        raise CostInvalid(f"a token count must be an integer from 0 to {_MOST_TOKENS:,}; got {shown(value)}")
     return value
+
+
+def shown(value: object) -> str:
+    """Return at most 40 characters of a value for a message, or its type if it cannot be written.
+
+    Python writes no integer of more than 4,300 digits, and a caller's own `__repr__` may raise.
+    """
+    try:
+        return f"{value!r:.40}"
+    except Exception:
+        return type(value).__name__

@@ -325,7 +325,14 @@ class Router:
             raise ValueError("feedback requires success, score, or both")
         if score is not None and not 0 <= score <= 1:
             raise ValueError(f"score must be between 0 and 1; got {score!r}")
-        item = {"decision_id": decision_id, "kind": kind, "success": success, "score": score}
+        if not isinstance(decision_id, str) or success not in (None, 0, 1):
+            raise TypeError("decision_id must be a text, and success True, False or None")
+        item = {
+            "decision_id": decision_id,
+            "kind": kind,
+            "success": None if success is None else bool(success),
+            "score": None if score is None else float(score),
+        }
         self._feedback.put({name: value for name, value in item.items() if value is not None})
         self._log_task(lambda _: feedback_line((self._clock or time.time)(), item))
 

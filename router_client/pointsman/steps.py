@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping
 from contextlib import suppress
+from math import inf
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -78,7 +79,7 @@ class Steps:
     def add(self, attempt: Attempt, kind: str | None, prices: Prices, took_ms: float | None = None) -> None:
         """Add a finished attempt. `took_ms` is its duration if it was measured already."""
         now = monotonic()
-        took = attempt.latency_ms if took_ms is None else took_ms
+        took = _milliseconds(attempt.latency_ms) if took_ms is None else took_ms
         self.took_ms = max(0.0, (now - self.since) * 1000 - self.waited) if took is None else took
         self.latency_ms += self.took_ms
         self.since = now
@@ -295,6 +296,20 @@ class _Search:
             action, route.alias, route.model, route.params, self.complaint.code,
             f"{self.complaint.why}; {what}", delay_ms, max(1, min(limits)) if limits else None,
         )  # fmt: skip
+
+
+def _milliseconds(given: object) -> float | None:
+    """Return a duration; None for one that cannot be used, such as NaN, or a negative one after a clock was set back.
+
+    The time is then measured here: an unusable figure must not cost the task its retry or its fallback.
+    """
+    if given is None or isinstance(given, str | bytes):
+        return None
+    try:
+        number = float(given)  # type: ignore[arg-type]  # whatever the caller gave
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if 0 <= number < inf else None
 
 
 def _names(kinds: Container[str], kind: str) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from numbers import Number
 from typing import NamedTuple
 
 from pointsman.attempt import ANSWERED_BADLY, UNREACHABLE, error_kind
-from pointsman.costs import CostInvalid, Usage, cost_of
+from pointsman.costs import CostInvalid, Usage, cost_of, shown
 from pointsman.decision import Decision
 from pointsman.history import FailureHistory
 from pointsman.recent import Recent
@@ -18,6 +19,7 @@ __all__ = ["TaskResult", "TypicalCosts", "bucket_key", "learn", "mirror_end", "o
 # With a longer name the whole bucket would be refused.
 _MODEL_LENGTH = NAME
 _KINDS = frozenset((*UNREACHABLE, *ANSWERED_BADLY))
+_GRADES: tuple[object, ...] = (0, 1)  # the only numbers that are grades
 
 
 class TaskResult(NamedTuple):
@@ -100,7 +102,7 @@ def outcome_of(
     }
     cost = _cost(decision, ending, left_out)
     error = _error(decision, ending)
-    success = ending.success if ending.success is None else bool(ending.success)
+    success = _grade("success", ending.success, left_out)
     if success is None and error is not None:
         success = False
     if cost is not None:
@@ -142,7 +144,20 @@ def _figure(name: str, value: object, highest: float, left_out: list[tuple[str, 
         number = math.nan
     if 0 <= number <= highest:
         return number
-    left_out.append((name, f"a number from 0 to {highest:g}, not {value!r:.40}"))
+    left_out.append((name, f"a number from 0 to {highest:g}, not {shown(value)}"))
+    return None
+
+
+def _grade(name: str, value: object, left_out: list[tuple[str, str]]) -> bool | None:
+    """Return the grade; None if it is unknown. NaN and scores are true in Python, but no grade."""
+    if value is None or isinstance(value, bool):
+        return value
+    try:
+        if not isinstance(value, Number) or value in _GRADES:
+            return bool(value)
+    except Exception:  # `pandas.NA` is neither true nor false
+        value = type(value)
+    left_out.append((name, f"True or False, not {shown(value)}"))
     return None
 
 
@@ -236,10 +251,11 @@ def _mirror(
 ) -> Mirror | None:
     # Mirroring happens only in shadow, where the baseline is served.
     # A candidate that gives no answer has failed: leaving it out would make the candidate look good.
-    other = False if ending.mirror_error is not None else ending.mirror_success
+    failed = ending.mirror_error is not None
+    other = False if failed else _grade("mirror_success", ending.mirror_success, left_out)
     if other is None or success is None:
         return None
-    return Mirror(success, bool(other), cost, _other_cost(ending.mirror_cost_nusd, left_out))
+    return Mirror(success, other, cost, _other_cost(ending.mirror_cost_nusd, left_out))
 
 
 def mirror_end(ending: TaskResult, left_out: list[tuple[str, str]]) -> tuple[bool | None, float | None]:

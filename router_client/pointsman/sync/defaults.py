@@ -32,9 +32,13 @@ class DefaultAssignments:
         self._empty: Recent[str, WorkloadAssignment] = Recent(1_000)
 
     def assignment(self, workload: str) -> WorkloadAssignment:
-        """Return the default of a workload, or an assignment with an empty model."""
-        given = self._given.get(workload) or self._empty.get(workload)
-        return given or self._empty.put(workload, _one_model(workload, "", _NOTHING))
+        """Return the default of a workload, or an assignment with an empty model.
+
+        A name that is no text, such as a member of an enumeration, becomes "": it could not be written in an id.
+        """
+        name = workload if isinstance(workload, str) else ""
+        given = self._given.get(name) or self._empty.get(name)
+        return given or self._empty.put(name, _one_model(name, "", _NOTHING))
 
 
 def unknown_workload(name: str, snapshot: Snapshot) -> str:
