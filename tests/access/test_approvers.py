@@ -122,6 +122,14 @@ def test_removing_the_other_approvers_first_does_not_help(how: str) -> None:
         actions.grant_role(person("puppet"), "approver", "production", actor=root, reason="x")
 
 
+def test_withdrawing_the_rights_of_the_other_superuser_first_does_not_help() -> None:
+    root = actor("root", "admin")
+    eva = actions.create_person("eva", actor=SYSTEM, reason="new here", superuser=True)
+    actions.withdraw_superuser(eva, actor=root, reason="x")
+    with pytest.raises(ApprovalMissing):
+        actions.grant_role(person("puppet"), "approver", "production", actor=root, reason="x")
+
+
 def test_it_is_granted_when_another_person_agrees() -> None:
     eva, root = actor("eva", "approver", environment="production"), actor("root", "admin")
     ben = person("ben")
