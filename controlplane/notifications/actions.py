@@ -150,7 +150,7 @@ def send_again(delivery: Delivery, *, actor: Actor, reason: str = "") -> Deliver
 
 def review(opened: BreakGlass, *, actor: Actor, reason: str) -> BreakGlass:
     """Record that a second person reviewed a break-glass, which removes its banner. Raises `SelfApproval` for the
-    person who used it."""
+    person who used it, and for one whose own role came by break-glass and awaits a review (`role_awaits_review`)."""
     target = ("break_glass", str(opened.pk))
     place = {"environment": opened.environment, "workload": opened.workload}
     with log.attempt(actor=actor, action="break_glass.review", target=target, reason=reason, **place):
@@ -160,6 +160,10 @@ def review(opened: BreakGlass, *, actor: Actor, reason: str) -> BreakGlass:
             raise SelfApproval("Only a person can review: use a session, or a key that belongs to a person.")
         if actor.user_id == opened.by_user_id:
             raise SelfApproval(f"{actor.label} bypassed the approval: somebody else must review it.")
+        if role_awaits_review(actor.user_id):
+            raise SelfApproval(
+                f"{actor.label} got a role by break-glass that nobody has reviewed: somebody else must review this."
+            )
         unreviewed = BreakGlass.objects.filter(pk=opened.pk, reviewed_at=None)
         if not unreviewed.update(reviewed_at=clock.now(), reviewed_by=actor.label):
             raise Conflict("It has already been reviewed.")
@@ -178,6 +182,13 @@ def review(opened: BreakGlass, *, actor: Actor, reason: str) -> BreakGlass:
             events.REVIEWED, sentence, environment=opened.environment, reason=reason, actor=actor.label
         )
     return opened
+
+
+def role_awaits_review(user_id: str) -> bool:
+    """Return whether this person got a role by break-glass that nobody has reviewed. Otherwise one person could make a
+    second account an approver, and remove the banners of both with it."""
+    granted = BreakGlass.objects.filter(action="membership.break_glass", target_kind="user", reviewed_at=None)
+    return granted.filter(target_id=user_id).exists()
 
 
 # --- shared helpers ------------------------------------------------------------------------------------

@@ -214,7 +214,8 @@ def review(request: HttpRequest, pk: UUID) -> HttpResponse:
     form = ReviewForm(request.POST or None)
     if attempt(request, form, actions.review, opened):
         return done(request, "Reviewed. The banner is gone.", to=reverse("console:break_glasses"))
-    mine = opened.by_user_id == str(person(request).pk)
+    own_id = str(person(request).pk)
+    mine = opened.by_user_id == own_id or actions.role_awaits_review(own_id)
     allowed = may(request, Role.APPROVER, opened.environment) and not mine and opened.reviewed_at is None
     context = {"opened": opened, "form": form, "mine": mine, "allowed": allowed or form.is_bound}
     trail = [("Break-glass", reverse("console:break_glasses"))]

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 import time_machine
+from django.contrib.auth.models import User
 from django.db import transaction
 
+from controlplane.access import actions as access
 from controlplane.audit import checkpoints, log
 from controlplane.core import clock
 from controlplane.core.actors import SYSTEM, Actor
@@ -191,6 +193,27 @@ class TestReview:
         with pytest.raises(SelfApproval):
             actions.review(opened, actor=tom, reason="fine")
         assert BreakGlass.objects.get().reviewed_at is None
+
+    def test_an_approver_made_by_break_glass_reviews_none_until_that_is_reviewed(
+        self, opened: BreakGlass
+    ) -> None:
+        """Otherwise one person could make a second account an approver, and remove both banners with it."""
+        eva, puppet = self._approver("eva"), actor_of("puppet")
+        access.grant_role(
+            User.objects.get(username="puppet"),
+            "approver",
+            "production",
+            actor=actor_of("tom"),
+            reason="now",
+            break_glass=True,
+        )
+        made = BreakGlass.objects.get(action="membership.break_glass")
+        for each in (made, opened):
+            with pytest.raises(SelfApproval, match="break-glass"):
+                actions.review(each, actor=puppet, reason="fine")
+        assert BreakGlass.objects.filter(reviewed_at=None).count() == 2
+        actions.review(made, actor=eva, reason="I know the puppet")
+        assert actions.review(opened, actor=puppet, reason="it was right").reviewed_by == "puppet"
 
     def test_it_can_be_reviewed_once(self, opened: BreakGlass) -> None:
         actions.review(opened, actor=self._approver("eva"), reason="it was right")
