@@ -7,12 +7,11 @@ checkpoint.
 
 import base64
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import QuerySet
 
 from controlplane.audit import chain, log, notes
 from controlplane.audit.entries import is_readable
@@ -94,17 +93,30 @@ def _append_missing() -> None:
 
 
 def _missing_notes() -> list[str]:
-    newest = [str(note) for note in _notes().order_by("-seq")[:_LOOKED_BACK]]
-    tail = _tail()
+    """Return the notes that the file lacks, oldest first.
+
+    A row that Pointsman did not write must not keep later notes out of the file: with a very high number and an old
+    note, it would look like the newest one, and as if it were there already.
+    """
+    tail, keys = _whole_notes(_tail()), signing.trusted_publics()
+    newest = [note for note in _notes("-seq", _LOOKED_BACK) if notes.is_signed(note, keys)]
     for place, note in enumerate(newest):
-        if note in tail:  # usually only the newest is missing, and the whole file need not be read
-            return newest[:place][::-1]
-    text = file_text()
-    return [str(note) for note in _notes().order_by("seq") if str(note) not in text]
+        if note.whole in tail:  # usually only the newest is missing, and the whole file need not be read
+            return [missing.whole for missing in newest[:place][::-1]]
+    written = _whole_notes(file_text())
+    return [note.whole for note in _notes("seq") if note.whole not in written]
 
 
-def _notes() -> "QuerySet[Checkpoint, str]":
-    return Checkpoint.objects.values_list("note", flat=True)
+def _notes(ordering: str, most: int | None = None) -> Iterator[notes.Note]:
+    """Yield the notes of the rows, except of those that hold anything but one note of their own number."""
+    for seq, text in Checkpoint.objects.order_by(ordering).values_list("seq", "note")[:most]:
+        found = notes.read_all(text) if isinstance(text, str) else []
+        if len(found) == 1 and (found[0].whole, found[0].seq) == (text, seq):
+            yield found[0]
+
+
+def _whole_notes(text: str) -> set[str]:
+    return {note.whole for note in notes.read_all(text)}
 
 
 def _tail() -> str:

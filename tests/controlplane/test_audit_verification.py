@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 
-from controlplane.audit import checkpoints, log, subjects, verification
+from controlplane.audit import checkpoints, log, notes, subjects, verification
 from controlplane.audit.models import Checkpoint, Entry, Head
 from controlplane.audit.subjects import Subject, Witness
 from controlplane.core.actors import SYSTEM
@@ -124,6 +124,30 @@ def test_the_file_and_the_rows_are_compared_both_ways() -> None:
         "'visitors were here'"
     ]
     assert [one.seq for one in verification.verify().findings] == [0], "it is about no entry"
+
+
+@needs
+@pytest.mark.parametrize("content", ["", "\n", "of the first", "longer", "of its own number"])
+def test_a_row_inserted_by_hand_does_not_keep_checkpoints_out_of_the_file(content: str) -> None:
+    """Such a row could be removed later, with the entries since, and the file would not tell."""
+    write()
+    first = checkpoints.make()
+    assert first is not None
+    kept = {
+        "of the first": first.note,
+        "longer": f"{first.note}anything",
+        "of its own number": first.note.replace("\n1\n", f"\n{2**40}\n"),
+    }.get(content, content)
+    Checkpoint.objects.create(seq=2**40, hash=FALSE, note=kept, at=first.at)
+    write()
+    second = checkpoints.make()
+    assert second is not None
+    assert [note.seq for note in notes.read_all(checkpoints.file_text())] == [1, second.seq]
+    assert not notes.rest(checkpoints.file_text())
+    changed("DELETE FROM audit_checkpoint WHERE seq > 1")
+    changed("DELETE FROM audit_entry WHERE seq > 1")
+    Head.objects.update(seq=1, hash=first.hash)
+    assert any(line.startswith("entry 2: truncated") for line in found())
 
 
 @needs
