@@ -82,8 +82,8 @@ class TasksForm(TriedForm):
     file = forms.FileField(
         required=False,
         label="Your recorded tasks",
-        help_text="CSV, JSON lines or Parquet, at most 4 MiB: a row is a task with every model's outcome "
-        "(MODEL:success, MODEL:cost_usd, …). For larger files use manage.py backtest.",
+        help_text="CSV or JSON lines, at most 4 MiB: a row is a task with every model's outcome "
+        "(MODEL:success, MODEL:cost_usd, …). For larger files, and for Parquet, use manage.py backtest.",
     )
     mapping = forms.CharField(
         required=False,

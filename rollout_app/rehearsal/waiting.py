@@ -30,8 +30,8 @@ from rollout_app.rehearsal.scenario import RECORDED
 MOST_BYTES = 4 * 1024 * 1024  # size of a file of tasks; the server accepts no larger requests
 MOST_WORK = 60_000  # tasks × policies: a few seconds
 MOST_COMPARED = 5  # versions in one comparison
-# No compressed files: 4 MiB could expand to gigabytes.
-ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
+# No compressed files, and so no Parquet: a few kB could expand to gigabytes.
+ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 _PLAIN_NAME = re.compile(r"\w[\w .()+-]{0,99}", re.ASCII)
 
 
@@ -112,7 +112,8 @@ def _source(asked: Asked, stack: ExitStack) -> Source:
     ending = Path(asked.file_name).suffix.lower()
     if ending not in ENDINGS:
         raise ValueError(
-            f"The file's name must end in one of {', '.join(ENDINGS)}, not {ending or 'nothing'!r}."
+            f"The file's name must end in one of {', '.join(ENDINGS)}, not {ending or 'nothing'!r}. "
+            "`manage.py backtest` also reads Parquet and .gz."
         )
     home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="backtest-")))
     # Errors name the file, so it keeps the name that the person gave it, unless a path could not hold it.

@@ -105,6 +105,7 @@ def test_the_page_explains_errors_and_keeps_the_input(
     [
         ({"content": b"x" * (waiting.MOST_BYTES + 1)}, "at most 4,194,304 are allowed here"),
         ({"file_name": "tasks.csv.gz"}, "not '.gz'"),
+        ({"file_name": "tasks.parquet"}, "not '.parquet'"),
         ({"file_name": ""}, "not 'nothing'"),
         ({"content": b"\xff\xfe\x00"}, "tasks.csv"),
         ({"content": b""}, "There are no tasks."),
