@@ -95,11 +95,11 @@ def _one(job: tuple[Scenario, int, Tuning]) -> Run:
     return simulate(*job)
 
 
-def _rows(scenarios: list[Scenario], runs: int, jobs: int, tuning: Tuning) -> Iterator[dict[str, Any]]:
+def _rows(scenarios: list[Scenario], seeds: range, jobs: int, tuning: Tuning) -> Iterator[dict[str, Any]]:
     with Pool(jobs) as pool:
         for scenario in scenarios:
             began = time.monotonic()
-            work = [(scenario, SEED + seed, tuning) for seed in range(runs)]
+            work = [(scenario, SEED + seed, tuning) for seed in seeds]
             done = pool.map(_one, work, chunksize=5)
             print(f"{scenario.name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
             yield summary(scenario, done)
@@ -116,6 +116,9 @@ def _kept(rows: Iterator[dict[str, Any]], path: Path | None) -> Iterator[dict[st
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--runs", type=int, default=200, help="runs per scenario (200)")
+    parser.add_argument(
+        "--skip", type=int, default=0, help="seeds left out: 200 gives runs that are not in the table"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--only", default="", help="names or parts of names, separated by ;")
     parser.add_argument("--plan", help="another plan for all scenarios")
@@ -126,7 +129,8 @@ def main() -> None:
     chosen = [s for s in ALL if not wanted or any(part in s.name for part in wanted)]
     if options.plan:
         chosen = [replace(scenario, plan=options.plan) for scenario in chosen]
-    rows = _rows(chosen, options.runs, options.jobs, TUNINGS[options.tuning])
+    seeds = range(options.skip, options.skip + options.runs)
+    rows = _rows(chosen, seeds, options.jobs, TUNINGS[options.tuning])
     for line in _table(_kept(rows, options.json)):
         print(line, flush=True)
 

@@ -30,6 +30,9 @@ hypothesis.settings.load_profile("steady")
 DATABASE_FIXTURES = {"db", "transactional_db", "instance"}
 REDIS_FIXTURES = {"redis_port", "broker"}
 
+# A set of texts, or an address in memory: pytest-xdist runs nothing if two workers name a test differently.
+VARYING_ID = re.compile(r"\{'[^':]*'[,}]| at 0x[0-9a-f]+")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--db", choices=["sqlite", "postgres"], default="sqlite", help="the database under test")
@@ -124,6 +127,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     belongs = _touches_database if config.getoption("--db") == "postgres" else _needs_no_redis
     config.hook.pytest_deselected(items=[item for item in items if not belongs(item)])
     items[:] = [item for item in items if belongs(item)]
+    if varying := [item.nodeid for item in items if VARYING_ID.search(item.nodeid)]:
+        raise pytest.UsageError(
+            f"Each process would give this test a different name; name its cases: {varying[0]}"
+        )
 
 
 def _touches_database(item: pytest.Item) -> bool:
