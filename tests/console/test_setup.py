@@ -405,6 +405,36 @@ def test_the_picture_shows_the_duration_at_the_traffic_of_a_workload(
     assert "Choose a workload under" in alone
 
 
+@pytest.mark.parametrize(
+    ("ago_min", "tasks", "says"),
+    [
+        ([600], 240, "24 tasks an hour"),
+        ([5 * 60], 2, "10 tasks a day"),
+        ([1200, 600, 30], 1, "4 tasks a day"),
+    ],
+)
+def test_the_picture_names_a_low_rate_of_traffic(
+    people: People, summaries: Workload, production: Environment, ago_min: list[int], tasks: int, says: str
+) -> None:
+    """A lone task has no rate of its own: it counts for all the time since."""
+    from rollout_app.models import OutcomeBucket
+
+    now = timezone.now().replace(second=0, microsecond=0)
+    OutcomeBucket.objects.bulk_create(
+        OutcomeBucket(
+            environment=production, workload=summaries, arm="baseline", version=1, tasks=tasks, successes=tasks,
+            minute=now - timedelta(minutes=minutes),
+        )
+        for minutes in ago_min
+    )  # fmt: skip
+    form = {
+        **stages({"mode": "percentage", "share_percent": "25"}, FULL),
+        "at": summaries.assignments.get().pk,
+    }
+    page = text(people("tom", "viewer").post(reverse("console:draw_plan"), form))
+    assert f"at {says} and" in page
+
+
 def test_a_plan_is_edited_at_the_shown_version_and_removed(people: People) -> None:
     _save_plans("default")
     client, address = people("maria", "editor"), reverse("console:edit_plan", args=["standard"])
@@ -444,6 +474,7 @@ def test_the_plan_form_needs_as_many_queries_for_many_workloads(
 def test_a_margin_is_changed_in_points_and_reset(people: People, summaries: Workload) -> None:
     client = people("maria", "editor", team=summaries.owner)
     address = reverse("console:edit_margin", args=["summaries", "failure"])
+    assert "rollouts that are proposed or amended after it" in text(client.get(address))
     assert 'value="2"' in text(client.get(address))
     assert client.post(address, {"enabled": "on", "margin": "1", "weight": "0.3"}).status_code == 302
     assert GuardrailOverride.objects.get().margin == pytest.approx(0.01)

@@ -76,6 +76,13 @@ def test_the_page_shows_versions_margins_and_rollouts(
     assert "no operator role" in page
 
 
+def test_the_facts_are_right_where_little_is_allowed_or_limited(people: People, summaries: Workload) -> None:
+    Workload.objects.update(retryable=False, escalatable=False, batchable=True, mirror_budget_usd=None)
+    page = text(people("tom", "viewer").get(reverse("console:workload", args=["summaries"])))
+    assert "<dt>May be</dt><dd>batched</dd>" in page
+    assert "<dt>Mirror budget</dt><dd>no limit</dd>" in page
+
+
 def test_the_page_offers_only_permitted_actions(people: People, summaries: Workload) -> None:
     page = text(
         people("maria", "editor", "operator", team=summaries.owner).get(
