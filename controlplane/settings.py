@@ -10,18 +10,18 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-import environ
 from csp import constants as csp
 from django.templatetags.static import static
 
+from controlplane.core.environment import Environment, read_file
 from controlplane.core.secretfile import kept, own_directory, own_file
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 # Installed from a wheel: instance data lives in the current directory, never among the installed packages.
 FROM_WHEEL = not (BASE_DIR / "manage.py").is_file()
 HOME_DIR = Path.cwd() if FROM_WHEEL else BASE_DIR
-env = environ.FileAwareEnv()
-environ.Env.read_env(HOME_DIR / ".env")
+env = Environment()
+read_file(HOME_DIR / ".env")
 
 # The directory for instance data: the SQLite file, generated keys, checkpoints.
 VAR_DIR = Path(env.str("POINTSMAN_VAR", default=str(HOME_DIR / "var")))
@@ -132,7 +132,7 @@ else:
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
     # Every wait is limited: for the connection, a statement, a lock, and a host that vanished silently. A client idle
     # in a transaction is presumed dead: until the server ends it, it holds its locks and blocks every change.
-    statement_s = env.int("DATABASE_STATEMENT_TIMEOUT", default=30)  # seconds; `migrate` has no limit
+    statement_s = env.int("DATABASE_STATEMENT_TIMEOUT", default=30, least=1)  # seconds; none for `migrate`
     DATABASES["default"]["OPTIONS"] = {
         "connect_timeout": 5,  # seconds
         "keepalives": 1,
@@ -244,7 +244,7 @@ SOCIALACCOUNT_PROVIDERS = {
     "openid_connect": {"OAUTH_PKCE_ENABLED": True, "APPS": [_company] if OIDC_ISSUER else []}
 }
 # After ten failures for one name from one address, that pair must wait, and no password is checked.
-AXES_FAILURE_LIMIT = env.int("SIGN_IN_FAILURES", default=10)
+AXES_FAILURE_LIMIT = env.int("SIGN_IN_FAILURES", default=10, least=1)
 AXES_COOLOFF_TIME = timedelta(minutes=15)
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_RESET_ON_SUCCESS = True
@@ -327,7 +327,7 @@ CSRF_FAILURE_VIEW = "controlplane.core.problems.csrf_failure"
 
 # --- Logs ---------------------------------------------------------------------------------------------
 # json: one object per line, for machines. text: for people. The default depends on whether stderr is a terminal.
-LOG_FORMAT = env.str("LOG_FORMAT", default="text" if sys.stderr.isatty() else "json")
+LOG_FORMAT = env.word("LOG_FORMAT", ("text", "json"), default="text" if sys.stderr.isatty() else "json")
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -336,7 +336,7 @@ LOGGING = {
         "text": {"format": "{asctime} {levelname:7} {name}: {message}", "style": "{"},
     },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT}},
-    "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="INFO")},
+    "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="INFO").upper()},
     # Django's own handlers would log everything twice, and send mail.
     "loggers": {"django": {"handlers": [], "propagate": True}, "axes": {"level": "WARNING"}},
 }
@@ -371,12 +371,12 @@ SIGNING_KEY = env.str("POINTSMAN_SIGNING_KEY", default="")
 CLOCK = "database"  # "process" only in tests that travel in time
 POLL_INTERVAL_MS = env.int("POINTSMAN_POLL_INTERVAL_MS", default=10_000)  # the poll interval sent to routers
 HOST = env.str("HOST", default="127.0.0.1")
-PORT = env.int("PORT", default=8000)
-WORKERS = env.int("WORKERS", default=1)  # server processes; more than one needs PostgreSQL
-MAX_WAITERS_PER_KEY = env.int("POINTSMAN_MAX_WAITERS_PER_KEY", default=10_000)  # long polls, per process
-# How many days outcomes are kept by endpoint, rule and model.
-OUTCOME_RETENTION_DAYS = env.int("POINTSMAN_OUTCOME_RETENTION_DAYS", default=90)
-TOTALS_RETENTION_DAYS = env.int("POINTSMAN_TOTALS_RETENTION_DAYS", default=400)  # totals by arm, and feedback
+PORT = env.int("PORT", default=8000, most=65_535)
+WORKERS = env.int("WORKERS", default=1, least=1)  # server processes; more than one needs PostgreSQL
+MAX_WAITERS_PER_KEY = env.int("POINTSMAN_MAX_WAITERS_PER_KEY", default=10_000, least=1)  # per process
+# How many days outcomes are kept by endpoint, rule and model; and totals by arm, and feedback.
+OUTCOME_RETENTION_DAYS = env.int("POINTSMAN_OUTCOME_RETENTION_DAYS", default=90, least=1, most=36_500)
+TOTALS_RETENTION_DAYS = env.int("POINTSMAN_TOTALS_RETENTION_DAYS", default=400, least=1, most=36_500)
 
 # --- Notifications --------------------------------------------------------------------------------------
 # The console's public address, for links in messages: `https://pointsman.example.org`.
@@ -384,7 +384,7 @@ PUBLIC_URL = env.str("PUBLIC_URL", default="")
 # Internal hosts and networks (`10.1.0.0/16`) that webhooks may call, also without TLS. Other internal addresses are
 # refused.
 WEBHOOK_ALLOWED = env.list("WEBHOOK_ALLOWED", default=[])
-HELD_AFTER_MINUTES = env.int("HELD_AFTER_MINUTES", default=240)  # a rollout held longer is reported
+HELD_AFTER_MINUTES = env.int("HELD_AFTER_MINUTES", default=240, least=1)  # a rollout held longer is reported
 # `smtp+tls://user:password@mail.example.org:587`; empty: no mail is sent.
 EMAIL_URL = env.str("EMAIL_URL", default="")
 if EMAIL_HOST_SET := bool(EMAIL_URL):

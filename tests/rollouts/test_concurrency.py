@@ -21,7 +21,6 @@ from controlplane.core.errors import Conflict, IllegalMove, RolloutActive, Rollo
 from policies_app.actions import edit_workload
 from policies_app.models import Assignment, Revision
 from rollout_app import actions
-from rollout_app.actions import stages
 from rollout_app.engine.plans import MAX_STAGES
 from rollout_app.models import Rollout
 from tests.support import builders
@@ -176,6 +175,7 @@ def test_what_it_is_judged_by_cannot_change_while_it_starts(
     )
     if start is actions.break_glass_start:
         Rollout.objects.filter(pk=rollout.pk).update(state="awaiting_approval")
+    stages = import_module("rollout_app.actions.stages")
     checked = stages.require
     edit = partial(edit_workload, workload, actor=SYSTEM, reason="lower", quality_bar="0.1")
     with meanwhile(edit) as (begin, errors), monkeypatch.context() as patch:

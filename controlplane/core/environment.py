@@ -1,0 +1,113 @@
+"""Read settings from the environment. A value that makes no sense is refused with the setting's name.
+
+django-environ by itself reads `HTTPS=enabled` as off, a number with a typing error as a traceback without a name, and
+`METRICS_KEY=$ecret` as no key, because no variable is called `ecret`. A guard that is silently off is the worst of
+these.
+"""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+
+_NOTSET = environ.Env.NOTSET
+_TRUE = frozenset(("true", "on", "ok", "yes", "y", "t"))
+_FALSE = frozenset(("false", "off", "no", "n", "f"))
+_int = int  # the class has a method of this name
+
+
+class Environment(environ.FileAwareEnv):  # type: ignore[misc]
+    """`NAME`, or the content of the file in `NAME_FILE`. An empty value means the default; an empty list is a list.
+
+    Raises `ImproperlyConfigured`, and never shows the value of text or of an address: it may be a secret.
+    """
+
+    def get_value(
+        self, var: str, cast: Any = None, default: Any = _NOTSET, parse_default: bool = False
+    ) -> Any:
+        text = self._text(var)
+        if text is None or (not text and cast is not list):
+            if default is _NOTSET:
+                raise ImproperlyConfigured(f"Set {var}.")
+            return default
+        if cast is bool:
+            return _flag(var, text)
+        if cast is int:
+            return _whole(var, text)
+        return [part.strip() for part in text.split(",") if part.strip()] if cast is list else text
+
+    def int(self, var: str, default: Any = _NOTSET, *, least: _int = 0, most: _int = 2**31 - 1) -> _int:
+        number: _int = self.get_value(var, cast=_int, default=default)
+        if not least <= number <= most:
+            raise ImproperlyConfigured(f"{var} is {number}; it must be from {least:,} to {most:,}.")
+        return number
+
+    def word(self, var: str, words: Collection[str], *, default: str) -> str:
+        found: str = self.get_value(var, default=default)
+        if found not in words:
+            raise ImproperlyConfigured(f"{var} is {found[:40]!r}: use {' or '.join(words)}.")
+        return found
+
+    def db(self, var: str = "DATABASE_URL", default: Any = _NOTSET, engine: Any = None) -> dict[str, Any]:
+        url = self.get_value(var, default=default)
+        try:
+            # Without a known scheme, django-environ would print a warning with the password, and return nothing.
+            scheme, colon, _ = url.partition("://")
+            known = colon and scheme in self.DB_SCHEMES
+            found: dict[str, Any] = self.db_url_config(url, engine=engine) if known else {}
+        except ValueError:
+            found = {}
+        if not found:
+            raise ImproperlyConfigured(
+                f"{var} is not the address of a database: use sqlite:///path or postgres://user:password@host/name, "
+                "with a / in the password as %2F."
+            )
+        return found
+
+    def _text(self, var: str) -> str | None:
+        """Return the value, or None if it is not set."""
+        try:
+            text: str = self.ENVIRON[var]
+        except KeyError:
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ImproperlyConfigured(f"The file that {var}_FILE names cannot be read: {error}.") from None
+        if text.startswith("$"):
+            return self._of_another(var, text)
+        # A file ends with a line break. It has always been part of SECRET_KEY, and what was encrypted with the key
+        # could no longer be read without it.
+        return text if var.startswith("SECRET_KEY") else text.strip()
+
+    def _of_another(self, var: str, text: str) -> str:
+        """Return the value of the variable named in `text`: django-environ's `NAME=$OTHER`."""
+        other = text.strip().lstrip("$")
+        found = self._text(other) if other and other != var else None
+        if found is None:
+            raise ImproperlyConfigured(
+                f"{var} begins with $, which stands for the value of another variable, and there is none of that "
+                "name. Choose a value that begins with another character."
+            )
+        return found
+
+
+def read_file(path: Path) -> None:
+    """Read `NAME=value` lines into the environment, if the file exists. Variables that are set already win."""
+    environ.Env.read_env(path)
+
+
+def _flag(var: str, text: str) -> bool:
+    word = text.lower()
+    if word.isdecimal():
+        return int(word) != 0
+    if word not in _TRUE | _FALSE:
+        raise ImproperlyConfigured(f"{var} is {text[:40]!r}: use on or off.")
+    return word in _TRUE
+
+
+def _whole(var: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ImproperlyConfigured(f"{var} is {text[:40]!r}: it must be a whole number.") from None

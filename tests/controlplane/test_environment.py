@@ -1,0 +1,154 @@
+"""Settings from the environment: what is wrong is refused with its name, and nothing is silently off."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+
+from controlplane.core.environment import Environment
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def env(monkeypatch: pytest.MonkeyPatch) -> Environment:
+    monkeypatch.setattr(Environment.ENVIRON, "files_cache", {})
+    for name in ("A", "A_FILE", "B", "ecret"):
+        monkeypatch.delenv(name, raising=False)
+    return Environment()
+
+
+@pytest.mark.parametrize(
+    ("text", "on"),
+    [("on", True), ("TRUE", True), ("yes", True), ("1", True), (" On\n", True)]
+    + [("off", False), ("False", False), ("no", False), ("0", False)],
+)
+def test_a_switch_is_on_or_off(
+    env: Environment, monkeypatch: pytest.MonkeyPatch, text: str, on: bool
+) -> None:
+    monkeypatch.setenv("A", text)
+    assert env.bool("A", default=not on) is on
+
+
+@pytest.mark.parametrize("text", ["enabled", "ture", "on off", "-", "none"])
+def test_it_refuses_another_word_for_a_switch(
+    env: Environment, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """`REQUIRE_SECOND_FACTOR=enabled` was off, and nobody was told."""
+    monkeypatch.setenv("A", text)
+    with pytest.raises(ImproperlyConfigured, match=rf"^A is '{text}': use on or off"):
+        env.bool("A", default=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("two", "A is 'two': it must be a whole number"),
+        ("1.5", "it must be a whole number"),
+        ("0", "A is 0; it must be from 1 to 100"),
+        ("-5", "from 1 to 100"),
+        ("101", "from 1 to 100"),
+        ("9" * 5_000, "whole number"),
+    ],
+)
+def test_it_refuses_a_wrong_number(
+    env: Environment, monkeypatch: pytest.MonkeyPatch, text: str, says: str
+) -> None:
+    monkeypatch.setenv("A", text)
+    with pytest.raises(ImproperlyConfigured, match=says):
+        env.int("A", default=3, least=1, most=100)
+
+
+@pytest.mark.parametrize("read", [Environment.str, Environment.int, Environment.bool, Environment.db])
+def test_an_empty_value_is_the_default(env: Environment, monkeypatch: pytest.MonkeyPatch, read: Any) -> None:
+    """`NAME=${NAME:-}` in a compose file: an empty number and an empty database address were tracebacks."""
+    default = {Environment.str: "x", Environment.int: 3, Environment.bool: True}.get(
+        read, "sqlite:////x.sqlite3"
+    )
+    monkeypatch.setenv("A", "")
+    found = read(env, "A", default=default)
+    assert found == default if read is not Environment.db else found["NAME"] == "/x.sqlite3"
+
+
+def test_an_empty_list_is_a_list(env: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`TRUSTED_PROXIES=` trusts nobody."""
+    assert env.list("A", default=["x"]) == ["x"]
+    for text, found in {"": [], " , ": [], "a, b,": ["a", "b"]}.items():
+        monkeypatch.setenv("A", text)
+        assert env.list("A", default=["x"]) == found
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["hello", "postgres", "http://host/db", "postgres://me:hush@host:port/db", "postgres://me:hu/sh@host/db"],
+)
+def test_it_refuses_what_is_no_database_and_does_not_show_it(
+    env: Environment, monkeypatch: pytest.MonkeyPatch, url: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.setenv("A", url)
+    with pytest.raises(ImproperlyConfigured, match="A is not the address of a database") as refused:
+        env.db("A", default="sqlite:///x")
+    assert not re.search(r"hello|host:|hu", str(refused.value))
+    assert not recwarn.list
+
+
+def test_a_secret_that_begins_with_a_dollar_is_not_dropped(
+    env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`METRICS_KEY=$ecret` was no key, so everybody could read the metrics."""
+    monkeypatch.setenv("A", "$ecret")
+    with pytest.raises(ImproperlyConfigured, match=r"A begins with \$") as refused:
+        env.str("A", default="")
+    assert "ecret" not in str(refused.value)
+    monkeypatch.setenv("ecret", "found")
+    assert env.str("A", default="") == "found"
+    for circle in ("$A", "$", "$$"):
+        monkeypatch.setenv("A", circle)
+        with pytest.raises(ImproperlyConfigured, match=r"A begins with \$"):
+            env.str("A", default="")
+
+
+def test_a_file_may_end_with_a_line_break(
+    env: Environment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "secret"
+    path.write_text("hush\n")
+    monkeypatch.setenv("A_FILE", str(path))
+    assert env.str("A", default="") == "hush"
+    monkeypatch.setenv("SECRET_KEY_FILE", str(path))
+    assert env.str("SECRET_KEY", default="") == "hush\n", "what was encrypted with it must stay readable"
+
+
+def test_it_names_a_file_that_is_missing(
+    env: Environment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("A_FILE", str(tmp_path / "missing"))
+    with pytest.raises(ImproperlyConfigured, match="The file that A_FILE names cannot be read"):
+        env.str("A", default="")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("REQUIRE_SECOND_FACTOR", "enabled", "REQUIRE_SECOND_FACTOR is 'enabled': use on or off."),
+        # Zero days would delete every outcome at the next pruning.
+        ("POINTSMAN_OUTCOME_RETENTION_DAYS", "0", "POINTSMAN_OUTCOME_RETENTION_DAYS is 0; it must be from 1"),
+        ("LOG_FORMAT", "xml", "LOG_FORMAT is 'xml': use text or json."),
+    ],
+)
+def test_the_server_does_not_start_with_it(name: str, value: str, says: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import controlplane.settings"],
+        cwd=ROOT,
+        env={**os.environ, "POINTSMAN_VAR": str(tmp_path), name: value},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert says in done.stderr.splitlines()[-1]
