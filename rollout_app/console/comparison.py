@@ -14,6 +14,7 @@ from rollout_app.console.charts import LineChart
 from rollout_app.console.kept_sums import STAMPED_BEFORE, kept_slots
 from rollout_app.models import ArmTotals, Rollout
 from rollout_app.review import reading
+from rollout_app.review.columns import graded
 from rollout_app.review.models import DayOutcomes
 
 _DAY, _LONG = timedelta(days=1), timedelta(hours=3)
@@ -22,8 +23,10 @@ _POINTS = 36  # per line
 _TASKS = 50  # minimum per point
 ARMS = ("baseline", "candidate")
 _SUMS = (
-    "tasks", "successes", "failures", "ungraded", "errors", "escalations", "fallbacks", "retries", "cost_sum",
+    "tasks", "successes", "failures", "ungraded", "errors", "escalations", "fallbacks", "retries", "cost_n", "cost_sum",
+    "graded_sum", "graded_successes",
 )  # fmt: skip
+_GRADED = ("graded_sum", "graded_successes")  # derived for rows from before they were stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ class ArmFigures:
 
     @classmethod
     def of_row(cls, row: Mapping[str, Any]) -> "ArmFigures":
-        return cls({name: row[f"{name}_"] for name in _SUMS})
+        return cls({name: int(row[f"{name}_"] or 0) for name in _SUMS})
 
     def __add__(self, other: "ArmFigures") -> "ArmFigures":
         return ArmFigures({name: self.sums[name] + other.sums[name] for name in _SUMS})
@@ -50,7 +53,19 @@ class ArmFigures:
 
     @property
     def cost_per_success(self) -> float | None:
-        return self.rate("cost_sum", "successes")
+        """Over the tasks whose cost and grade are both known, as in the engine and the review."""
+        return self.rate("graded_sum", "graded_successes")
+
+    @property
+    def cost_per_task(self) -> float | None:
+        """Over the tasks whose cost is known."""
+        return self.rate("cost_sum", "cost_n")
+
+    @property
+    def unpriced(self) -> float | None:
+        """Share of tasks whose cost is not known."""
+        known = self.rate("cost_n")
+        return None if known is None else max(0.0, 1 - known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +147,7 @@ def _of_days(rollout: Rollout, days: Sequence[date]) -> dict[int, dict[str, ArmF
     found: dict[int, dict[str, ArmFigures]] = {}
     for row in rows.annotate(**{f"{n}_": Sum(n) for n in _SUMS if n != "ungraded"}):
         sums: dict[str, Any] = dict(row)
-        sums["ungraded_"] = sums["tasks_"] - sums["successes_"] - sums["failures_"]
+        sums["ungraded_"] = max(0, sums["tasks_"] - sums["successes_"] - sums["failures_"])
         found.setdefault(int(reading.midnight(sums["day"]).timestamp()), {})[sums["arm"]] = ArmFigures.of_row(
             sums
         )
@@ -154,7 +169,8 @@ def _of_minutes(rows: QuerySet[ArmTotals], seconds: int) -> dict[int, dict[str, 
     """Return each arm's sums by slot, in one query."""
     grouped = rows.annotate(slot=_Slot("minute", seconds=seconds)).values("arm", "slot").order_by("slot")
     found: dict[int, dict[str, ArmFigures]] = {}
-    for row in grouped.annotate(**{f"{n}_": Sum(n) for n in _SUMS}):
+    sums = {f"{name}_": Sum(name) for name in _SUMS} | {f"{name}_": graded(name) for name in _GRADED}
+    for row in grouped.annotate(**sums):
         found.setdefault(row["slot"] * seconds, {})[row["arm"]] = ArmFigures.of_row(row)
     return found
 
@@ -192,12 +208,14 @@ def _compared(baseline: ArmFigures, candidate: ArmFigures) -> list[ComparisonRow
         ComparisonRow("Tasks", count(baseline.sums["tasks"]), count(candidate.sums["tasks"]), ""),
         _points("Success", baseline.success, candidate.success),
         _relative("Cost per success", baseline.cost_per_success, candidate.cost_per_success),
-        _relative("Cost per task", baseline.rate("cost_sum"), candidate.rate("cost_sum")),
+        _relative("Cost per task", baseline.cost_per_task, candidate.cost_per_task),
     ]
     rates = {"Escalation": "escalations", "Fallback": "fallbacks", "Retry": "retries", "Error": "errors"}
     lines += [_points(label, baseline.rate(name), candidate.rate(name)) for label, name in rates.items()]
-    if baseline.sums["ungraded"] or candidate.sums["ungraded"]:
+    if baseline.sums["ungraded"] > 0 or candidate.sums["ungraded"] > 0:
         lines.append(_points("Ungraded", baseline.rate("ungraded"), candidate.rate("ungraded")))
+    if baseline.unpriced or candidate.unpriced:
+        lines.append(_points("Unpriced", baseline.unpriced, candidate.unpriced))
     return lines
 
 

@@ -217,7 +217,7 @@ def afterwards(rollout: Rollout, harm: Harm | None, minute: float, lasted: float
 
 def _arms(rollout: Rollout) -> tuple[tuple[str, ...], list[dict[str, Any]]]:
     rows = ArmTotals.of_rollout(rollout)
-    names = ("tasks", "successes", "failures", "cost_sum")
+    names = ("tasks", "successes", "failures", "graded_sum", "graded_successes")
     arms = ("baseline", "candidate")
     return arms, [
         rows.filter(arm=arm).aggregate(**{name: Sum(name, default=0) for name in names}) for arm in arms
@@ -228,7 +228,6 @@ def _figures(arm: str, sums: Mapping[str, Any]) -> str:
     graded, good = sums["successes"] + sums["failures"], sums["successes"]
     if not good:
         return f"  {arm}: {sums['tasks']:,} tasks, none successful"
-    return (
-        f"  {arm}: {sums['tasks']:,} tasks, {good / graded:.1%} successful, "
-        f"${sums['cost_sum'] / good / NUSD:.6f} a success"
-    )
+    priced = sums["graded_successes"]  # successes whose cost is known
+    cost = f"${sums['graded_sum'] / priced / NUSD:.6f} a success" if priced else "cost unknown"
+    return f"  {arm}: {sums['tasks']:,} tasks, {good / graded:.1%} successful, {cost}"

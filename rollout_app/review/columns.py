@@ -58,6 +58,11 @@ def from_outcomes() -> dict[str, Aggregate]:
     return {f"{column}_": _FROM_OUTCOMES.get(column, Sum(column)) for column in COLUMNS}
 
 
+def graded(column: str) -> Aggregate:
+    """Return the aggregate of one of the columns `graded_…` over stored minutes."""
+    return _FROM_OUTCOMES[column]
+
+
 def from_rows() -> dict[str, Aggregate]:
     """Return the same over rows of sums."""
     return {f"{column}_": Sum(column) for column in COLUMNS}
