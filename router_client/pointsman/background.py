@@ -7,13 +7,13 @@ and so that stopping cancels the poll instead of waiting for it. No error ends t
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 
+from pointsman.logs import log
 from pointsman.reporting.feedback import FeedbackQueue
 from pointsman.reporting.outcomes import OutcomeBuffer
 from pointsman.reporting.samples.inputs import InputSamples
@@ -26,8 +26,6 @@ from pointsman.sync.poller import Poller
 from pointsman.sync.transport import Transport
 
 __all__ = ["BackgroundThread", "Pace"]
-
-log = logging.getLogger("pointsman")
 
 # A fork waits at most this long, for example if the disk hangs.
 _FORK_WAITS_S = 0.5

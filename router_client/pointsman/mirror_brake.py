@@ -7,17 +7,15 @@ that rollout stops for a while. Then it is tried again.
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
 
 from pointsman.errors import ConfigurationError
+from pointsman.logs import log
 from pointsman.recent import Recent
 
 __all__ = ["MirrorBrake"]
-
-log = logging.getLogger("pointsman")
 
 
 class _Mirrors:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import itertools
-import logging
 import os
 import socket
 import time
@@ -29,6 +28,7 @@ from pointsman.costs import NO_PRICES, Prices, Usage
 from pointsman.decision import Decision
 from pointsman.errors import ConfigurationError
 from pointsman.history import Memory
+from pointsman.logs import log
 from pointsman.mirror_brake import MirrorBrake
 from pointsman.reporting.buckets import Outcome
 from pointsman.reporting.feedback import FeedbackQueue
@@ -52,8 +52,6 @@ if TYPE_CHECKING:
     from prometheus_client.registry import CollectorRegistry
 
 __all__ = ["FEEDBACK_KINDS", "Router"]
-
-log = logging.getLogger("pointsman")
 
 FEEDBACK_KINDS = ("human_review", "satisfaction", "downstream")
 _ENDS_WITHIN_S = 0.2  # for the poller, in addition to its last flush, and for the task log

@@ -27,6 +27,7 @@ DECISION_ID = 4_096
 
 BUCKETS = 1_000  # per batch; the same for `decided` and `cells` entries
 BYTES = 1 << 20  # of a request's body
+COMMITTED = 202  # the only status of an accepted report: a login page in between answers everything with 200
 PARTS = 64  # models, kinds of error, or route pairs per bucket
 ROUTES = 256  # per bucket, in shadow
 GROUPS = 32

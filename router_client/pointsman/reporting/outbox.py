@@ -7,20 +7,18 @@ the newest evidence.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import OrderedDict
 from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from pointsman.logs import log
 from pointsman.reporting.batch import Message
 
 if TYPE_CHECKING:
     from pointsman.reporting.spool import SpoolFiles
 
 __all__ = ["Outbox"]
-
-log = logging.getLogger("pointsman")
 
 
 P = TypeVar("P", bound=Message)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from datetime import datetime
 from time import monotonic, time
 
+from pointsman.logs import log
 from pointsman.reporting.feedback import FeedbackQueue
+from pointsman.reporting.limits import COMMITTED
 from pointsman.reporting.outcomes import OutcomeBuffer
 from pointsman.reporting.samples.inputs import InputSamples
 from pointsman.sync.backoff import Backoff
@@ -16,8 +17,6 @@ from pointsman.sync.loop import guarded, until
 from pointsman.sync.transport import Answer, Transport, Unreachable
 
 __all__ = ["Sender"]
-
-log = logging.getLogger("pointsman")
 
 # During an outage minutes stay open for this long, so that they are not divided into many small batches.
 _SEAL_IN_OUTAGE_S = 60.0
@@ -58,8 +57,8 @@ class Sender:
         while True:
             await asyncio.sleep(self._backoff.spread(self._flush_every))
             wait = await guarded(lambda: self._flush(transport), self._failed)
-            if self._samples is not None and not wait:
-                await self._send_samples(transport, self._samples)
+            if not wait:
+                await guarded(lambda: self._send_samples(transport), lambda _: None)
             await self._wait(wait)
 
     async def _wait(self, seconds: float) -> None:
@@ -100,7 +99,7 @@ class Sender:
         try:
             while batch := self._outcomes.oldest():
                 answer = await transport.post("outcomes", batch.body, batch.router)
-                if 200 <= answer.status < 300:
+                if answer.status == COMMITTED:
                     self._outcomes.accept(batch)
                 elif answer.status == 413:
                     self._outcomes.split(batch)
@@ -116,7 +115,7 @@ class Sender:
     async def _send_feedback(self, transport: Transport) -> float:
         while batch := self._feedback.oldest():
             answer = await transport.post("feedback", batch.body)
-            if 200 <= answer.status < 300:
+            if answer.status == COMMITTED:
                 self._feedback.accept(batch)
             elif answer.status in (400, 413, 422):
                 self._feedback.refuse(batch)
@@ -129,8 +128,11 @@ class Sender:
             self.got_through()
         return 0.0
 
-    async def _send_samples(self, transport: Transport, samples: InputSamples) -> None:
+    async def _send_samples(self, transport: Transport) -> None:
         """Send each message once, after everything else got through. Whatever happens to them, nothing waits for it."""
+        samples = self._samples
+        if samples is None:
+            return
         for body, number in samples.messages(monotonic()):
             try:
                 answer = await transport.post("samples", body)
@@ -142,7 +144,10 @@ class Sender:
         """Note that a message was not accepted and return the seconds to wait before trying again."""
         self.clock_ahead_s = _clock_ahead(answer)
         if self.clock_ahead_s is None:
-            return self._failed(f"{what} not accepted, {answer.describe()}", answer.retry_after_s)
+            why = f"{what} not accepted, {answer.describe()}"
+            if 200 <= answer.status < 300:
+                why += f" instead of {COMMITTED}: something else than a control plane answered"
+            return self._failed(why, answer.retry_after_s)
         # Without the seconds, which change with each attempt: a message is logged only if it differs from the last one.
         return self._failed(
             f"{what} wait, {answer.describe()}: this machine's clock is ahead of the control plane's. "

@@ -88,8 +88,11 @@ async def _send(transport: Transport, ack: dict[str, Any]) -> Answer:
 
 
 def _settled(answer: Answer) -> bool:
-    """Return whether an ack need not be repeated: it was accepted, or will never be."""
-    return answer.status < 500 and answer.status not in (401, 403, 404, 408, 429)
+    """Return whether an ack need not be repeated: it was accepted, or will never be.
+
+    Any other answer, such as a redirect or a login page, is not from a control plane that has read it.
+    """
+    return answer.status in (204, 400, 413, 422)
 
 
 def _rejected(rejection: Rejection) -> dict[str, str]:

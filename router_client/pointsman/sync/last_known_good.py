@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import time
 
 from pointsman.errors import SnapshotRefused
+from pointsman.logs import log
 from pointsman.sync.signature import PublicKeys
 from pointsman.sync.snapshot import Snapshot, SnapshotDocument, parse
 from pointsman.sync.store import DiskStore, Received
 
 __all__ = ["LastKnownGood"]
-
-log = logging.getLogger("pointsman")
 
 # Beyond this many deltas on disk, or when they exceed the full snapshot's size, a full snapshot is requested.
 _MAX_DELTAS = 64

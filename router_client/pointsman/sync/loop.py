@@ -6,7 +6,6 @@ The process may fork while the loop runs, and the loop ends immediately on reque
 from __future__ import annotations
 
 import asyncio
-import logging
 import selectors
 import socket
 import threading
@@ -14,9 +13,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from pointsman.logs import log
+
 __all__ = ["Loop", "guarded", "until"]
 
-log = logging.getLogger("pointsman")
 T = TypeVar("T")
 
 

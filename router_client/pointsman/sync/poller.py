@@ -6,12 +6,12 @@ Decisions never wait for a poll. A failed poll is counted, shown in `status()`, 
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections.abc import Callable
 from time import monotonic
 
 from pointsman.errors import SnapshotRefused
+from pointsman.logs import log
 from pointsman.sync.acks import Acks
 from pointsman.sync.backoff import Backoff
 from pointsman.sync.connection import Connection
@@ -24,8 +24,6 @@ from pointsman.sync.store import Received
 from pointsman.sync.transport import Answer, Transport, Unreachable
 
 __all__ = ["Poller"]
-
-log = logging.getLogger("pointsman")
 
 # The minimum time between two snapshots in a row.
 _BREATH_S = 0.05

@@ -193,8 +193,11 @@ class Transport:
 
     def _authorization(self) -> str:
         key = self._connection.key
-        # A key read from a file ends with a line break; httpx would refuse it and quote the key in its message.
-        text = (key() if callable(key) else key).strip()
+        try:
+            # A key read from a file ends with a line break; httpx would refuse it and quote the key in its message.
+            text = (key() if callable(key) else key).strip()
+        except Exception as error:  # the caller's function, for example if its vault cannot be reached
+            raise Unreachable(f"the key function failed, {type(error).__name__}: {error}") from error
         if not fits_header(text):
             raise Unreachable("the key contains characters that are not allowed in a header")
         return f"Bearer {text}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import threading
 from collections import deque
@@ -12,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from pointsman.errors import ConfigurationError
+from pointsman.logs import log
 from pointsman.reporting.metrics import Counter
 from pointsman.task_log.files import LogFiles
 
 __all__ = ["TaskLog"]
-
-log = logging.getLogger("pointsman")
 
 _EVERY_S = 0.5
 _SLOWEST_S = 30.0  # between attempts while writing fails

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import random
 import threading
 import time
@@ -13,12 +12,12 @@ from uuid import uuid4
 
 from pointsman.decision import Decision
 from pointsman.errors import ConfigurationError
+from pointsman.logs import log
+from pointsman.reporting.limits import COMMITTED
 from pointsman.reporting.metrics import Counter
 from pointsman.reporting.samples.figures import figures_of
 
 __all__ = ["InputSamples"]
-
-log = logging.getLogger("pointsman")
 
 MOST_PER_MINUTE = 20  # per workload
 _WORKLOADS = 200  # per minute
@@ -96,7 +95,7 @@ class InputSamples:
 
     def answered(self, status: int, said: str, number: int, now: float) -> None:
         """Note the answer to a message; 0: there was none."""
-        if 200 <= status < 300:
+        if status == COMMITTED:
             self.sent += number
             return
         for _ in range(number):
