@@ -166,9 +166,12 @@ def deff_of(rollout: Rollout) -> float:
 
 
 def saving(candidate: OutcomeSums, comparison: PeriodComparison) -> Change | None:
-    """Return how much less the candidate's tasks cost than at the baseline's cost per success, in nano-USD."""
+    """Return how much less the candidate's tasks cost than at the baseline's cost per success, in nano-USD.
+
+    None if it is unknown, also because one side lacks the cost or grade of many more of its tasks.
+    """
     change = comparison.cost_per_success
-    if change is None or min(change.low, change.estimate) <= -1:
+    if change is None or comparison.is_uneven or min(change.low, change.estimate) <= -1:
         return None
     low, estimate, high = (
         candidate.cost * (1 / (1 + ratio) - 1) for ratio in (change.high, change.estimate, change.low)

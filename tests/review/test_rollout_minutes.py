@@ -5,7 +5,8 @@ from datetime import timedelta
 import pytest
 
 from controlplane.core import clock
-from rollout_app.review.rollouts import diagnose_rollout, review_rollout
+from rollout_app.engine.diagnosis import OutcomeSums, compare_arms
+from rollout_app.review.rollouts import diagnose_rollout, review_rollout, saving
 from tests.support import places
 from tests.support.outcomes import outcome
 from tests.support.traffic import Traffic
@@ -27,3 +28,17 @@ def test_minutes_stamped_before_its_start_are_included() -> None:
     review = review_rollout(rollout)
     assert review is not None
     assert sum(sums.tasks for sums in review.candidate.values()) > 0
+
+
+def test_missing_costs_of_one_arm_are_not_a_saving() -> None:
+    """The candidate's cheap tasks have a cost, and the others none: nobody knows what it saved."""
+    whole = {"tasks": 2_000, "successes": 1_800, "failures": 200}
+    priced = {"cost_n": 2_000, "cost": 200_000, "cost_sq": 2.5e7}
+    graded = {"both_n": 2_000, "both_successes": 1_800, "both_cost": 200_000, "both_cost_sq": 2.5e7}
+    baseline = OutcomeSums(**whole, **priced, **graded, both_cost_on_success=180_000)
+    cheap = baseline._replace(cost=120_000, both_cost=120_000, both_cost_on_success=108_000)
+    half = {"cost_n": 1_200, "cost": 72_000, "both_n": 1_200, "both_successes": 1_080, "both_cost": 72_000}
+    partly = cheap._replace(**half, both_cost_on_success=64_800)
+    known, unknown = (saving(arm, compare_arms([(arm, baseline)])) for arm in (cheap, partly))
+    assert known is not None and known.estimate == pytest.approx(80_000)
+    assert unknown is None

@@ -241,6 +241,15 @@ def test_it_does_not_crash_on_zeros_and_extremes(now: OutcomeSums, before: Outco
     assert diagnose(periods(now, before, comparison=pairs)).sentence
 
 
+def test_it_does_not_crash_on_grades_that_come_before_their_tasks_are_reported() -> None:
+    """More graded tasks than reported ones in both arms: no task lacks a grade."""
+    now, before = (sums(success=success, priced=0.98)._replace(tasks=1_960) for success in (0.93, 0.94))
+    assert (now.ungraded, before.ungraded) == (0.0, 0.0)
+    compared = compare_arms([(now, before)])
+    assert compared.excess(compared.ungraded) == 0
+    assert diagnose(periods(now, before, comparison=compared)).code != "unknown"
+
+
 # --- plain cases -----------------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from rollout_app.engine.stats.mixture import bound_normal, rho_for
 from rollout_app.engine.stats.rates import N_OPT, mantel_haenszel
 
 ALPHA = 0.025  # for each side
+UNEVEN = 0.05  # difference between the missing shares of the two sides above which they cannot be compared
 MIN_CELL = 20  # a cell with fewer tasks in either period is not compared
 Cells = Mapping[Any, OutcomeSums]  # by what is the same in both periods: the endpoint, or endpoint and rule
 _V = 3.3  # relative variance of cost per success if unknown; affects sharpness, never validity
@@ -66,6 +67,11 @@ class PeriodComparison:
     raw: float | None = None
     covered: float = 1.0
     from_nothing: bool = False
+
+    @property
+    def is_uneven(self) -> bool:
+        """Whether one side lacks grades or costs for so many more of its tasks that costs cannot be compared."""
+        return any(abs(self.excess(shares)) > UNEVEN for shares in (self.ungraded, self.unpriced))
 
     def excess(self, shares: tuple[float, float]) -> float:
         """Return by how much the missing share differs, beyond twice its standard error. Positive: more now."""

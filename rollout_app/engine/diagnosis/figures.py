@@ -52,8 +52,8 @@ class OutcomeSums(NamedTuple):
 
     @property
     def ungraded(self) -> float | None:
-        """Share of tasks without a grade."""
-        return ratio(self.tasks - self.graded, self.tasks)
+        """Share of tasks without a grade. A grade can arrive before its task's report: then none lacks one."""
+        return ratio(max(0, self.tasks - self.graded), self.tasks)
 
     @property
     def unpriced(self) -> float | None:

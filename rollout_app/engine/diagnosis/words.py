@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pointsman.plurals import counted
-from rollout_app.engine.diagnosis.compare import Cells, Change, PeriodComparison, compare_periods
+from rollout_app.engine.diagnosis.compare import UNEVEN, Cells, Change, PeriodComparison, compare_periods
 from rollout_app.engine.diagnosis.figures import OutcomeSums, total
 from rollout_app.engine.diagnosis.models import ModelRecord, strongest
 from rollout_app.engine.stats.rates import rate_interval
@@ -27,7 +27,6 @@ from rollout_app.engine.stats.ratios import N_MIN
 LEAST_SAVING = 0.10  # fraction of the cost; below it, a policy saves next to nothing
 HIGH_SHARE = 0.5  # a policy counts as cheap, or strong, from this share of tasks on
 MOST_MISSING = 0.75  # share of tasks without a grade above which there is no diagnosis
-UNEVEN = 0.05  # difference between the missing shares of the two sides above which they cannot be compared
 LEAST_CHANGE = 0.01  # smallest relative change that is reported
 COST_MARGIN = 0.10  # "no difference": cost is shown to be within this
 SUCCESS_MARGIN = 0.02  # and success within this
