@@ -20,7 +20,7 @@ from policies_app.four_eyes import pages as changes
 from rollout_app.console.ahead import stories_of
 from rollout_app.console.needs import SHOWN, RolloutNeeds, ended_lately, needs
 from rollout_app.console.setup.first_steps import first_steps
-from rollout_app.review.attribution import CellChange
+from rollout_app.review.attribution import CellChange, Comparable
 from rollout_app.review.environments import whole_of
 
 _PARTS = {
@@ -110,8 +110,9 @@ def spend(request: HttpRequest) -> HttpResponse:
 
 
 def _saved(week: CellChange[None]) -> int | None:
-    """Return the nano-US-dollars saved compared with last week's behaviour; None without last week."""
-    return -week.effects.behaviour if week.before.cost_n else None
+    """Return the nano-US-dollars saved compared with last week's behaviour; None if either week has no known cost."""
+    behaviour = Comparable.of(week, partial=False).known(week.effects).behaviour
+    return None if behaviour is None else -behaviour
 
 
 urlpatterns = [path("", home, name="index"), path("spend/", spend, name="spend")]

@@ -4,7 +4,7 @@ Money in nano-US-dollars, shares 0 … 1, times in RFC 3339; null: unknown.
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -157,7 +157,7 @@ def _stages(rollout: Rollout) -> list[dict[str, Any]]:
             "stage": number,
             **{name: stage.get(name) for name in ("mode", "share_pcm", "approval", "mirror_pcm")},
             "entered_at": entered.get(number),
-            "left_at": entered.get(number + 1) or (rollout.ended_at if number in entered else None),
+            "left_at": _left(rollout, entered, number),
             "arms": {
                 arm: {name: int(row[f"{name}_"] or 0) for name in _SUMS}
                 if (row := found.get((number, arm)))
@@ -176,6 +176,17 @@ def _entered(rollout: Rollout) -> dict[int, datetime]:
     for transition in rollout.transitions.filter(event__in=sorted(began)).order_by("sequence"):
         entered.setdefault(transition.after_stage, transition.at)
     return entered
+
+
+def _left(rollout: Rollout, entered: Mapping[int, datetime], number: int) -> datetime | None:
+    """Return when a stage ceased to serve: at the next stage that was entered (some may be skipped), or at the end.
+
+    A rollback takes the traffic back at once, and ends minutes later, when the routers have confirmed it.
+    """
+    if number not in entered:
+        return None
+    later = [at for stage, at in entered.items() if stage > number]
+    return min(later) if later else rollout.rolling_back_at or rollout.ended_at
 
 
 def _review(rollout: Rollout) -> dict[str, Any] | None:

@@ -162,3 +162,16 @@ def test_many_stories_need_as_many_queries_as_one(
     page = text(client.get(reverse(SPEND)))
     assert page.count("since it completed") == 4 and "The newest 4 are shown" in page
     assert "Costs are shown for the first 1 environment;" in page
+
+
+def test_a_week_without_known_costs_is_not_free(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    """Regression: the home page said "$0.00" and "same as the week before"."""
+    now = _minute(clock.now())
+    outcome(production, summaries, now - timedelta(days=8), cost=1_000_000)
+    outcome(production, summaries, now - timedelta(hours=1), priced=0)
+    rollups.refresh()
+    page = stories(people)
+    assert "$0.00" not in page and "same as the week before" not in page
+    assert "no task has a known cost" in page

@@ -141,6 +141,24 @@ def test_it_contains_what_who_why_and_the_result(place: Place) -> None:
     assert any("The candidate has not served any task" in sentence for sentence in report["caveats"])
 
 
+def test_a_stage_ends_when_a_later_one_begins_although_others_are_skipped(place: Place) -> None:
+    """Regression: a stage before skipped ones seemed to serve until the whole rollout ended."""
+    newest = place[1].versions.first()
+    assert newest is not None
+    plan = [{"mode": "percentage", "share_pcm": pcm, "skippable": True} for pcm in (2_000, 4_000, 8_000)]
+    rollout = actions.propose_rollout(
+        *place, newest, plan=[*plan, {"mode": "full"}], reason="cheaper", actor=SYSTEM
+    )
+    rollout = actions.start_rollout(rollout, actor=SYSTEM, reason="now")
+    rollout = actions.advance_rollout(rollout, actor=SYSTEM, reason="on", to=2)
+    first, second, third, _ = evidence_report(rollout)["stages"]
+    assert first["left_at"] == third["entered_at"] is not None
+    assert second["entered_at"] is second["left_at"] is third["left_at"] is None
+    rollout = actions.roll_back_rollout(rollout, actor=SYSTEM, reason="failures")
+    rollout = actions.confirm_rolled_back(rollout, actor=SYSTEM, reason="all", readback={})
+    assert evidence_report(rollout)["stages"][2]["left_at"] == rollout.rolling_back_at
+
+
 @pytest.mark.parametrize("moves", [0, 1, 2])
 def test_it_can_be_written_in_any_state(place: Place, moves: int) -> None:
     rollout = proposed(place[1], place[0], draft=not moves)
