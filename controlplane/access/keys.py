@@ -81,7 +81,8 @@ def check(parsed: ParsedKey | None, record: KeyRecord | None, now: datetime) -> 
         or (parsed.kind, parsed.environment) != (record.kind, record.environment)
     ):
         raise Unauthenticated("This key is unknown. Check that you copied all of it.")
-    if record.revoked_at is not None and record.revoked_at <= now:
+    # Also if it lies in the future: the clock may have been ahead then, and put right since.
+    if record.revoked_at is not None:
         raise KeyRevoked(f"Key {parsed.key_id} was revoked; ask an admin of Pointsman for a new one.")
     if record.expires_at is not None and record.expires_at <= now:
         raise KeyExpired(f"Key {parsed.key_id} expired at {record.expires_at:%Y-%m-%d %H:%M} UTC; rotate it.")

@@ -168,6 +168,16 @@ def test_a_revocation_counts_before_a_later_expiry() -> None:
         read().router(header)
 
 
+def test_a_key_revoked_under_a_clock_that_was_ahead_stays_revoked(noon: Any) -> None:
+    """It had come back to life when the clock was put right, for a day in which it could not be revoked again."""
+    key, header = issued()
+    caller = read().router(header)
+    noon.shift(timedelta(days=1))
+    revoked(key)
+    noon.shift(timedelta(days=-1))
+    assert_refused(read(), header, caller, KeyRevoked)
+
+
 @pytest.mark.parametrize(
     ("workloads", "workload", "may"),
     [
