@@ -6,7 +6,9 @@ from io import StringIO
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
+from django.db import OperationalError
 from django.test import override_settings
 
 from controlplane import __main__ as program
@@ -65,6 +67,20 @@ def test_setup_names_a_command_that_exists() -> None:
             call_command("setup_instance", stdout=out)
             assert command("migrate") == f"{name} migrate"
         assert f"`{name} keys create router" in out.getvalue()
+
+
+def test_setup_shows_the_password_before_anything_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is stored nowhere and never made again, so a failure after the person was created would lose it."""
+
+    def away(*args: Any, **options: Any) -> None:
+        raise OperationalError("the connection was closed")
+
+    out = StringIO()
+    monkeypatch.setattr("policies_app.actions.register_environment", away)
+    with pytest.raises(OperationalError):
+        call_command("setup_instance", stdout=out)
+    password = out.getvalue().partition("password: ")[2].partition(" ")[0]
+    assert User.objects.get().check_password(password)
 
 
 def test_the_version_is_the_servers(

@@ -22,10 +22,13 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         with request_context(source="command setup_instance"):
-            password = first_admin.make_first_admin()
+            if password := first_admin.make_first_admin():
+                # At once: it is stored nowhere, and what follows may fail.
+                self.stdout.write(
+                    f"Administrator: {first_admin.NAME}  password: {password}  (shown only once)"
+                )
+                self.stdout.flush()
             made = [name for name, four_eyes in ENVIRONMENTS.items() if self._environment(name, four_eyes)]
-        if password:
-            self.stdout.write(f"Administrator: {first_admin.NAME}  password: {password}  (shown only once)")
         if made:
             self.stdout.write(f"Environments: {', '.join(made)}")
         self.stdout.write(
