@@ -5,10 +5,11 @@ entry, written with the actor's next refusal or by the periodic job.
 """
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
+from django.db.models import Q
 
 from controlplane.audit.entries import record
 from controlplane.audit.models import Entry, RefusalWindow
@@ -92,7 +93,7 @@ def _window_of(actor: Actor) -> RefusalWindow:
         actor_key=key, defaults={"actor_label": actor.label, "actor_user_id": actor.user_id, "began_at": now}
     )
     window = RefusalWindow.objects.select_for_update().get(actor_key=key)
-    if now - window.began_at > WINDOW:
+    if _is_over(window, now):
         _fold(window)
         window.began_at, window.recorded, window.folded, window.counts = now, 0, 0, {}
         window.save(update_fields=["began_at", "recorded", "folded", "counts"])
@@ -114,11 +115,18 @@ def _fold(window: RefusalWindow) -> None:
     )
 
 
+def _is_over(window: RefusalWindow, now: datetime) -> bool:
+    """Return whether its minute is over. One that lies ahead began under a clock that has been corrected since."""
+    return abs(now - window.began_at) > WINDOW
+
+
 def fold_old() -> None:
     """Turn the counts of expired windows into entries."""
-    for pk in RefusalWindow.objects.filter(began_at__lt=clock.now() - WINDOW).values_list("pk", flat=True):
+    now = clock.now()
+    over = Q(began_at__lt=now - WINDOW) | Q(began_at__gt=now + WINDOW)
+    for pk in RefusalWindow.objects.filter(over).values_list("pk", flat=True):
         with transaction.atomic():
             window = RefusalWindow.objects.select_for_update().filter(pk=pk).first()
-            if window is not None and clock.now() - window.began_at > WINDOW:
+            if window is not None and _is_over(window, clock.now()):
                 _fold(window)
                 window.delete()

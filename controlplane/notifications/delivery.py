@@ -31,6 +31,9 @@ PAUSES = (5, 30, 120, 600, 1_800, 3_600, 7_200, 14_400, 28_800, 43_200)
 CLAIMED_S = 60  # an attempt takes far less
 AT_ONCE = 16  # concurrent attempts per process
 PASS_S = 20.0  # a pass starts no new attempts after this time
+# A time further in the future than we ever set was written by a clock that has been corrected since.
+SKEW = timedelta(seconds=5)
+LONGEST_REST = timedelta(seconds=PAUSES[3])
 
 
 def run_due(pass_s: float = PASS_S) -> int:
@@ -69,8 +72,10 @@ def _claim(under_way: Iterable[Delivery], room: int) -> list[Delivery]:
     """Claim the oldest due delivery of each receiver without a current attempt, at most `room` of them."""
     now = clock.now()
     busy = {delivery.receiver_id for delivery in under_way}
-    free = Receiver.objects.filter(enabled=True).filter(Q(rests_until=None) | Q(rests_until__lte=now))
-    due = Delivery.objects.filter(state=Delivery.State.WAITING, due_at__lte=now)
+    rested = Q(rests_until=None) | Q(rests_until__lte=now) | Q(rests_until__gt=now + LONGEST_REST)
+    free = Receiver.objects.filter(rested, enabled=True)
+    from_the_future = Q(attempts=0, due_at__gt=now + SKEW) | Q(attempted_at__gt=now + SKEW)
+    due = Delivery.objects.filter(Q(due_at__lte=now) | from_the_future, state=Delivery.State.WAITING)
     waited_for = due.filter(receiver__in=free.exclude(pk__in=busy)).order_by()
     claimed: list[Delivery] = []
     for receiver in list(waited_for.values_list("receiver_id", flat=True).distinct()):

@@ -93,7 +93,7 @@ def _rows(environment: Environment, fleet: Fleet) -> list[RouterRow]:
     heard = environment.routers.filter(polled_at__gt=fleet.now - SHOWN_FOR)
     rows = []
     for router in heard:
-        if has_left(router):
+        if has_left(router, fleet.now):
             continue
         at = applied(router, fleet.now)
         here = at.epoch == environment.epoch

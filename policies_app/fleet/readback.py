@@ -194,16 +194,21 @@ def read_back(environment: Environment, revision: int, *, changed_at: datetime |
 
 
 def _counts(router: Router, now: datetime) -> bool:
-    if has_left(router):
+    if has_left(router, now):
         return False
     if router.epoch or router.acked_epoch:
         return True
-    return now - (router.first_polled_at or router.polled_at) < NEWCOMER
+    # A first poll in the future was written by a clock corrected since, and may be long past.
+    return -SKEW <= now - (router.first_polled_at or router.polled_at) < NEWCOMER
 
 
-def has_left(router: Router) -> bool:
+def has_left(router: Router, now: datetime) -> bool:
     """Return whether the router sent `leaving` and has not polled since."""
-    return router.left_at is not None and router.left_at + TOGETHER >= router.polled_at
+    if router.left_at is None:
+        return False
+    if router.left_at > now + SKEW >= router.polled_at:
+        return False  # it left under a clock that was ahead, and polled after the clock was corrected
+    return router.left_at + TOGETHER >= router.polled_at
 
 
 def _fleet_router(router: Router, epoch: str, hearing: Hearing, now: datetime) -> FleetRouter:

@@ -27,7 +27,7 @@ import msgspec
 import zstandard
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Model
+from django.db.models import Model, Q
 
 from controlplane.core import clock
 from controlplane.core.bulk import chunks, encode, stored
@@ -178,8 +178,9 @@ def flush_abandoned(now: datetime | None = None) -> tuple[int, set[str]]:
     """
     now = now or clock.now()
     with transaction.atomic():
+        # A time further in the future than we ever set was written by a clock that has been corrected since.
         abandoned = DeferredGroup.objects.select_for_update(skip_locked=True).filter(
-            at__lt=now - ABANDONED_AFTER
+            Q(at__lt=now - ABANDONED_AFTER) | Q(at__gt=now + RETRY_UNREADABLE_AFTER)
         )
         groups = dict(abandoned.order_by("pk").values_list("pk", "body")[:_ABANDONED_AT_ONCE])
         totals, unread = Totals(), set()

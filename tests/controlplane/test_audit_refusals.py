@@ -132,3 +132,16 @@ def test_a_refusal_that_was_only_counted_is_kept_once_after_a_rollback() -> None
         log.keep_refusal(error)
     window = RefusalWindow.objects.get()
     assert (window.folded, window.counts) == (1, {"a.b role_missing": 1})
+
+
+def test_a_clock_put_right_does_not_hold_entries_back() -> None:
+    """F10: the actor's minute began while the clock was a day ahead."""
+    with time_machine.travel(START + timedelta(days=1), tick=False) as now:
+        refuse(EVA, 21)
+        refuse(BEN, 21)
+        now.shift(timedelta(days=-1))
+        refuse(EVA, 1)
+        assert [entry.actor_label for entry in folded()] == ["key script"]
+        assert Entry.objects.order_by("-seq").first().action == "a.b"  # type: ignore[union-attr]
+        refusals.fold_old()
+        assert [entry.actor_label for entry in folded()] == ["key script", "ben"]

@@ -105,6 +105,14 @@ def test_it_counts_what_a_killed_process_left(served: Served, waited: timedelta,
     assert _counted() == 3
 
 
+def test_it_counts_what_was_left_under_a_clock_that_was_ahead(served: Served) -> None:
+    """F10: 202 was answered, and then the process was killed and the clock put right."""
+    store.defer([_submission(served)], DeferredGroups())
+    DeferredGroup.objects.update(at=clock.now() + timedelta(days=1))
+    assert store.flush_abandoned()[0] == 1
+    assert _counted() == 3
+
+
 def test_it_counts_a_group_once_although_another_process_thought_it_abandoned(served: Served) -> None:
     deferred = DeferredGroups()
     store.defer([_submission(served)], deferred)

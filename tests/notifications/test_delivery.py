@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -229,6 +230,24 @@ def test_the_attempt_of_a_dead_process_is_repeated(listener: Listener, settings:
         outbox.spread()
         assert delivery._take(Delivery.objects.get(), clock.now())
         now.shift(delivery.CLAIMED_S + 1)
+        assert delivery.run_due() == 1
+    assert Delivery.objects.get().state == DELIVERED
+
+
+@pytest.mark.parametrize("answers", [[], [status(500)]])
+def test_a_clock_put_right_delays_nothing(
+    listener: Listener, settings: Any, answers: list[Callable[[Any], None]]
+) -> None:
+    """F10: it was told, or failed, while the clock was a day ahead."""
+    settings.CLOCK = "process"
+    listener.answers = [*answers, status(204, b"")]
+    receiver(listener)
+    with time_machine.travel(clock.now() + timedelta(days=1), tick=False) as now:
+        tell()
+        outbox.spread()
+        if answers:
+            assert delivery.run_due() == 1
+        now.shift(timedelta(days=-1))
         assert delivery.run_due() == 1
     assert Delivery.objects.get().state == DELIVERED
 

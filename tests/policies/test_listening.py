@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import time_machine
 
+from controlplane.core import clock
 from policies_app.fleet import listening, writer
 from policies_app.fleet.buffer import FleetBuffer
 from policies_app.fleet.listening import note_listening
@@ -92,11 +93,11 @@ def test_an_older_poll_does_not_bring_back_a_router_that_left() -> None:
     here.left(environment.pk, "job", "")
     writer.flush(here)
     writer.flush(elsewhere)  # this gateway writes what it heard earlier
-    assert has_left(Router.objects.get())
+    assert has_left(Router.objects.get(), clock.now())
     time.sleep(0.15)
     here.polled(environment.pk, "job", "", environment.epoch, 1)
     writer.flush(here)
-    assert not has_left(Router.objects.get())
+    assert not has_left(Router.objects.get(), clock.now())
 
 
 @pytest.mark.django_db(transaction=True)  # an error closes the connection

@@ -139,6 +139,26 @@ def test_it_counts_a_router_that_never_applied_anything_for_ten_seconds(
     assert read(environment, 30)[0].of == counts
 
 
+def test_a_first_poll_in_the_future_holds_nothing_up(environment: Environment) -> None:
+    """F10: the clock was a day ahead at the first poll of a router that never applies anything."""
+    listened((-3600, 60))
+    heard(environment, "new", 30, revision=0, epoch="", first_polled_at=s(86_400))
+    readback, ended = read(environment, 30)
+    assert (readback.of, readback.stragglers, ended) == (0, [], True)
+
+
+def test_it_counts_a_router_that_left_under_a_clock_that_was_ahead_and_returned(
+    environment: Environment,
+) -> None:
+    """Otherwise a rollback would end without it, for a day."""
+    listened((-3600, 60))
+    heard(environment, "r-1", 5, left_at=s(86_400))
+    readback, ended = read(environment, 6)
+    assert (readback.stragglers, ended) == (["r-1"], False)
+    heard(environment, "r-1", 86_400, left_at=s(86_400))  # it did not return
+    assert read(environment, 6)[0].of == 0
+
+
 def test_it_names_routers_that_were_lost_before_the_change(environment: Environment) -> None:
     listened((-3600, 60))
     heard(environment, "r-1", 4, revision=7)
