@@ -7,11 +7,10 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
-from controlplane.access.four_eyes import approvals_needed
 from controlplane.core import clock
 from controlplane.web.fields import ReasonField, ZonedDateTimeField
 from rollout_app.actions import binding, refusals
-from rollout_app.actions.approvals import contributors
+from rollout_app.actions.approvals import number_needed
 from rollout_app.models import Approval, GuardrailOverride, Plan, Rollout, Transition, VerdictRecord
 from rollout_app.shapes import METRICS, StagesField
 
@@ -74,7 +73,7 @@ class RolloutSerializer(serializers.ModelSerializer[Rollout]):
         return {str(number): binding(rollout, number) for number in asked}
 
     def get_approvals_needed(self, rollout: Rollout) -> int:
-        return approvals_needed(contributors(rollout)) if rollout.four_eyes else 0
+        return number_needed(rollout)
 
     @cached_property
     def _now(self) -> datetime:
@@ -148,9 +147,16 @@ class TransitionSerializer(serializers.ModelSerializer[Transition]):
 
 
 class ApprovalSerializer(serializers.ModelSerializer[Approval]):
+    withdrawn_at = serializers.DateTimeField(
+        read_only=True, allow_null=True, help_text="when the approver withdrew it; null: it was not withdrawn"
+    )
+    binding = serializers.CharField(
+        read_only=True, help_text="what it covers; it counts only while the rollout has the same binding"
+    )
+
     class Meta:
         model = Approval
-        fields = ["stage", "binding", "approver_label", "reason", "at"]
+        fields = ["stage", "binding", "approver_label", "reason", "at", "withdrawn_at"]
         read_only_fields = fields
 
 

@@ -212,6 +212,12 @@ def needs_approval(rollout: Rollout) -> bool:
     return rollout.four_eyes or fresh_environment(rollout).four_eyes
 
 
+def number_needed(rollout: Rollout) -> int:
+    """Return how many people must approve the start. A rollout that has started needed what applied then."""
+    applies = rollout.four_eyes or (rollout.started_at is None and rollout.environment.four_eyes)
+    return four_eyes.approvals_needed(contributors(rollout)) if applies else 0
+
+
 def start_approvals(rollout: Rollout) -> list[Approval]:
     """Return the approvals that the start needs, checked now. Empty if four eyes do not apply."""
     return needed_approvals(rollout) if needs_approval(rollout) else []

@@ -92,7 +92,7 @@ def _needs(stage: Mapping[str, Any]) -> str:
     if stage.get("min_minutes"):
         needs.append(f"at least {span(stage['min_minutes'] * 60)}")
     if stage.get("min_tasks"):
-        needs.append(f"{count(stage['min_tasks'])} {'decisions' if stage['mode'] == 'shadow' else 'tasks'}")
+        needs.append(plural(stage["min_tasks"], "decision" if stage["mode"] == "shadow" else "task"))
     if stage.get("approval"):
         needs.append("an approval")
     return ", ".join(needs)

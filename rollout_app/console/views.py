@@ -183,7 +183,12 @@ def _live(request: HttpRequest, rollout: Rollout, approvals: Sequence[Approval])
         "guardrails": evidence.guardrails,
         "shadow": evidence.shadow,
         "history": presenters.history(rollout),
-        "approvals": approvals,
+        "approvals": [
+            (approval, approval.binding == actions.binding(rollout, approval.stage)) for approval in approvals
+        ],
+        "needs_approval": rollout.four_eyes
+        or rollout.environment.four_eyes
+        or any(stage.get("approval") for stage in rollout.stages),
         "engine": engine_seen(),
         "ended": rollout.state in ENDED,
         "may_edit": rollout.state in _GONE_BACK and may_edit(request, rollout.workload),

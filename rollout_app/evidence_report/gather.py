@@ -11,14 +11,13 @@ from typing import Any
 
 from django.db.models import Max, Min, Sum
 
-from controlplane.access.four_eyes import approvals_needed
 from controlplane.audit.models import Entry
 from controlplane.core import clock
 from controlplane.core.actors import shown
 from controlplane.web.display import percent
 from policies_app.documents.differences import differences
 from policies_app.models import PolicyVersion
-from rollout_app.actions.approvals import contributors
+from rollout_app.actions.approvals import binding, number_needed
 from rollout_app.blast_radius.answers import radius_answer
 from rollout_app.blast_radius.radius import radius_of
 from rollout_app.blast_radius.shadow_stage import shadow_stage_answer
@@ -115,7 +114,7 @@ def _who(rollout: Rollout) -> dict[str, Any]:
     return {
         "proposer": rollout.proposer_label,
         "four_eyes": rollout.four_eyes,
-        "approvals_needed": approvals_needed(contributors(rollout)) if rollout.four_eyes else 0,
+        "approvals_needed": number_needed(rollout),
         "approvals": [
             {
                 "stage": approval.stage,
@@ -123,6 +122,9 @@ def _who(rollout: Rollout) -> dict[str, Any]:
                 "reason": approval.reason,
                 "at": approval.at,
                 "binding": approval.binding,
+                "withdrawn_at": approval.withdrawn_at,
+                "counts": approval.withdrawn_at is None
+                and approval.binding == binding(rollout, approval.stage),
             }
             for approval in rollout.approvals.order_by("pk")
         ],
@@ -252,8 +254,8 @@ def _of_the_state(rollout: Rollout) -> Iterable[str]:
     events = set(rollout.transitions.values_list("event", flat=True))
     if Event.BREAK_GLASS in events:
         yield "It was started without an approval (break-glass)."
-    elif not rollout.four_eyes:
-        yield f"{rollout.environment.name} does not require a second person, so one person could start it alone."
+    elif not (number_needed(rollout) or rollout.approvals.filter(stage=None, withdrawn_at=None).exists()):
+        yield "It was proposed without four eyes, so one person could start it alone."
     if State(rollout.state) not in ENDED:
         yield f"It has not ended ({rollout.state.replace('_', ' ')}): these are the figures so far."
     by_hand = rollout.transitions.filter(event__in=[Event.ADVANCE, Event.COMPLETE]).exclude(

@@ -69,8 +69,8 @@ def _people(who: Document) -> Iterator[str]:
     yield f"Proposed by {_text(who['proposer'])}. Approvals needed: {who['approvals_needed']}."
     yield ""
     approvals = [
-        [_text(each["by"]), "the start" if each["stage"] is None else f"stage {each['stage'] + 1}", _at(each["at"]),
-         _text(each["reason"]), f"`{each['binding'][:16]}…`"]
+        [_text(each["by"]) + _void(each), "the start" if each["stage"] is None else f"stage {each['stage'] + 1}",
+         _at(each["at"]), _text(each["reason"]), f"`{each['binding'][:16]}…`"]
         for each in who["approvals"]
     ]  # fmt: skip
     if approvals:
@@ -79,6 +79,13 @@ def _people(who: Document) -> Iterator[str]:
         [_at(each["at"]), _event(each), _text(each["by"]), _text(each["reason"])] for each in who["history"]
     ]
     yield from _table(["when", "event", "by", "reason"], history)
+
+
+def _void(approval: Document) -> str:
+    """Return why the approval does not count, in brackets; empty if it counts."""
+    if approval["counts"]:
+        return ""
+    return " (before a change: it does not count)" if approval["withdrawn_at"] is None else " (withdrawn)"
 
 
 def _event(each: Document) -> str:

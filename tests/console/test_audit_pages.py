@@ -1,5 +1,6 @@
 """What the audit pages show of an entry: its changes, the verdicts in its evidence, and the page of its target."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -95,6 +96,32 @@ def test_a_verdict_is_a_row_with_each_figure(people: People) -> None:
     page = text(response)
     assert "<td>Failure</td>" in page and "5.00" in page and "410" in page
     assert "The complete evidence, as recorded" in page and "&quot;other&quot;: 1" in page
+
+
+def test_an_absolute_cost_is_money(people: People) -> None:
+    """A bound on the cost per success is in nano-dollars, which is no share."""
+    verdict = {
+        "name": "cost_per_success_bound",
+        "metric": "cost_per_success",
+        "result": "fail",
+        "margin": 12_000_000,
+    }
+    page = text(
+        shown(people, write(evidence={"verdicts": [verdict | {"estimate": 15_000_000, "low": 13_000_000}]}))
+    )
+    assert "$0.0150" in page and "$0.0120" in page and "1,000" not in page
+
+
+@pytest.mark.parametrize(
+    ("count", "says"), [(1, "1 finding in 1 entry."), (1_200, "1 finding in 1,200 entries.")]
+)
+def test_findings_are_counted_in_entries(
+    people: People, monkeypatch: pytest.MonkeyPatch, count: int, says: str
+) -> None:
+    finding = SimpleNamespace(kind="altered", where="", seq=1, sentence="It differs.")
+    found = SimpleNamespace(findings=[finding], count=count)
+    monkeypatch.setattr(pages.verification, "verify", lambda: found)
+    assert says in text(people("ada", "viewer").post("/console/audit/verify/"))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from django.core.management import CommandError, call_command
 
 from controlplane.core import clock
 from controlplane.core.actors import SYSTEM
+from policies_app.actions import edit_environment
 from policies_app.models import Environment, Workload
 from rollout_app import actions
 from rollout_app.engine.diagnosis import Change
@@ -24,7 +25,7 @@ from tests.support import builders
 from tests.support.callers import Caller
 from tests.support.outcomes import outcome
 from tests.support.pages import text
-from tests.support.people import approve, logged_in, proposed
+from tests.support.people import actor_of, approve, logged_in, proposed
 
 Place = tuple[Environment, Workload]
 DAY = timedelta(days=1)
@@ -137,7 +138,7 @@ def test_it_contains_what_who_why_and_the_result(place: Place) -> None:
     assert report["audit"]["entries"] >= 3 and len(report["audit"]["last_hash"]) == 64
     assert [stage["mode"] for stage in report["stages"]] == ["percentage", "full"]
     assert report["stages"][1]["left_at"] == rollout.ended_at
-    assert any("does not require a second person" in sentence for sentence in report["caveats"])
+    assert any("one person could start it alone" in sentence for sentence in report["caveats"])
     assert any("The candidate has not served any task" in sentence for sentence in report["caveats"])
 
 
@@ -224,6 +225,38 @@ def test_a_failing_part_is_named_and_the_rest_is_present(
     report = evidence_report(completed(place))
     assert report["before"] is None and "Before could not be computed." in report["caveats"]
     assert "## Stages" in as_markdown(report)
+
+
+def test_it_says_which_approvals_no_longer_count(db: None) -> None:
+    """A change board must not take a withdrawn approval, or one of an earlier plan, for one of this rollout."""
+    environment, workload = builders.environment(four_eyes=True), builders.workload()
+    builders.served(environment, workload)
+    builders.version(workload)
+    rollout = approve(proposed(workload, environment))
+    actions.amend_rollout(rollout.pk, actor=actor_of("maria"), reason="slower", plan=[{"mode": "full"}])
+    rollout = approve(rollout.pk, by="carl")
+    rollout = actions.withdraw_approval(rollout, actor=actor_of("carl"), reason="not sure")
+    rollout = approve(rollout.pk, by="dora")
+    report = evidence_report(rollout)
+    assert [(each["by"], each["counts"], each["withdrawn_at"] is None) for each in report["who"]["approvals"]] == [
+        ("eva", False, True), ("carl", False, False), ("dora", True, True),
+    ]  # fmt: skip
+    page = as_markdown(report)
+    assert "| eva (before a change: it does not count) | the start |" in page
+    assert "| carl (withdrawn) | the start |" in page and "| dora | the start |" in page
+
+
+@pytest.mark.parametrize("starts_alone", [True, False])
+def test_it_says_whether_one_person_could_start_it_alone(db: None, starts_alone: bool) -> None:
+    environment, workload = builders.environment(), builders.workload()
+    builders.served(environment, workload)
+    builders.version(workload)
+    rollout = proposed(workload, environment)
+    if not starts_alone:
+        edit_environment(environment, four_eyes=True, actor=actor_of("maria"))
+    report = evidence_report(Rollout.objects.get(pk=rollout.pk))
+    assert any("one person could start it alone" in each for each in report["caveats"]) is starts_alone
+    assert (report["who"]["approvals_needed"] == 0) is starts_alone
 
 
 def test_it_contains_approvals_and_their_bindings(db: None) -> None:

@@ -1,0 +1,49 @@
+"""What a rollout's page says about its approvals when they no longer count, or when none seems to be needed."""
+
+from django.urls import reverse
+
+from policies_app.models import Environment, Workload
+from rollout_app import actions
+from rollout_app.models import Rollout
+from tests.support import builders
+from tests.support.pages import text
+from tests.support.people import People, actor_of, approve, proposed
+
+
+def shown(people: People, rollout: Rollout) -> str:
+    return text(people("tom", "viewer").get(reverse("console:rollout", args=[rollout.pk])))
+
+
+def test_an_approval_of_an_earlier_proposal_is_marked(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    rollout = approve(proposed(summaries, production))
+    page = shown(people, rollout)
+    assert "for exactly this proposal" in page and "no longer counts" not in page
+    actions.amend_rollout(rollout.pk, actor=actor_of("maria"), reason="slower", plan=[{"mode": "full"}])
+    page = shown(people, rollout)
+    assert "for exactly this proposal" not in page and "no longer counts" in page
+
+
+def test_it_waits_for_an_approval_although_the_environment_needs_none_now(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    """What was proposed under four eyes keeps them."""
+    rollout = proposed(summaries, production)
+    Environment.objects.update(four_eyes=False)
+    page = shown(people, rollout)
+    assert "requires no approval" not in page and "No approval yet." in page
+
+
+def test_a_stage_may_need_an_approval_where_the_start_needs_none(people: People) -> None:
+    staging, workload = builders.environment("staging"), builders.workload("triage")
+    builders.served(staging, workload)
+    plan = [
+        {"mode": "percentage", "share_pcm": 5_000, "approval": True},
+        {"mode": "full", "approval": True},
+    ]
+    for stages, says in ((plan, False), ([{"mode": "full"}], True)):
+        rollout = actions.propose_rollout(
+            staging, workload, builders.version(workload), plan=stages, reason="try", actor=actor_of("maria")
+        )
+        assert ("staging requires no approval" in shown(people, rollout)) is says
