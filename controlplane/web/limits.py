@@ -10,6 +10,7 @@ passes, with a warning: the lockouts of django-axes are in the database and stil
 import ipaddress
 import logging
 import math
+import re
 import time
 from collections.abc import Callable
 
@@ -24,6 +25,7 @@ from controlplane.core.errors import TooMany
 log = logging.getLogger(__name__)
 MINUTE = 60
 SIGN_INS = ("/console/login/", "/console/account/", "/console/invitation/")
+_STARTS = re.compile(r"/console/login/with/[^/]+/")  # a GET makes a session, and asks the company's provider
 LIMITED = Counter("pointsman_limited", "Requests refused because their address sent too many", ["door"])
 _WARN_EVERY_S = 60.0
 _warned_at = -math.inf  # monotonic time of the last warning
@@ -51,7 +53,7 @@ def _limit(request: HttpRequest) -> tuple[str, int]:
     """Return the limit's name, and the requests per minute that one address may send; 0 means no limit."""
     if request.path.startswith("/api/"):
         return "api", settings.API_LIMIT
-    if request.method == "POST" and request.path.startswith(SIGN_INS):
+    if _STARTS.fullmatch(request.path) or (request.method == "POST" and request.path.startswith(SIGN_INS)):
         return "sign_in", settings.SIGN_IN_LIMIT
     return "", 0
 

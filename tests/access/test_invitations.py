@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import time_machine
 from django.contrib.auth.models import User
+from django.contrib.sessions.models import Session
 from django.test import Client
 from django.utils import timezone
 
@@ -372,3 +373,19 @@ def test_the_system_can_invite_the_first_people() -> None:
 def test_a_refusal_is_a_pointsman_error() -> None:
     with pytest.raises(PointsmanError):
         actions.accept_with_password("no hash", username="nina", password=PASSWORD)
+
+
+def test_a_link_that_nobody_made_leaves_nothing_in_the_database() -> None:
+    """Anybody may open any number of them, and deactivating a person reads every session."""
+    before = Session.objects.count()
+    client = Client()
+    assert client.get("/console/invitation/unknown/").status_code == 302
+    assert "does not exist" in text(client.get("/console/invitation/"))
+    assert Session.objects.count() == before
+
+
+def test_a_link_that_nobody_made_replaces_the_one_before() -> None:
+    _, token = invited()
+    client = opened(token)
+    client.get("/console/invitation/unknown/")
+    assert client.get("/console/invitation/").status_code == 410

@@ -46,6 +46,14 @@ def test_sign_in_is_limited_by_address_for_any_name() -> None:
     )  # reading the page costs nothing
 
 
+def test_starts_at_the_companys_provider_are_limited_and_returns_from_it_are_not() -> None:
+    """A start makes a session and asks the provider; a return without a start does neither."""
+    client = Client(REMOTE_ADDR="203.0.113.7")
+    start = "/console/login/with/company/"
+    assert [client.get(start).status_code == 429 for _ in range(4)] == [False] * 3 + [True]
+    assert client.get(f"{start}callback/").status_code != 429
+
+
 def test_after_a_minute_it_is_allowed_again() -> None:
     with time_machine.travel("2026-01-01T00:00:30Z", tick=False) as now:
         assert [sign_in().status_code for _ in range(4)][-1] == 429

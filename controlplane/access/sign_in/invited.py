@@ -14,7 +14,12 @@ SESSION_KEY = "invitation"  # the hash of the token
 
 
 def remember(request: HttpRequest, token: str) -> None:
-    request.session[SESSION_KEY] = actions.token_hash(token)
+    """Keep the token's hash in the session, unless nobody made such a link: anybody may open any number of those."""
+    found = actions.token_hash(token)
+    if Invitation.objects.filter(token_sha256=found).exists():
+        request.session[SESSION_KEY] = found
+    else:
+        forget(request)
 
 
 def forget(request: HttpRequest) -> None:
