@@ -26,7 +26,7 @@ from controlplane.web.pages import (
     person,
     status_of,
 )
-from policies_app.console.lookups import environments_of, may_edit, workload_for
+from policies_app.console.lookups import environment_for, environments_of, may_edit, workload_for
 from policies_app.models import Environment, PolicyVersion, Workload
 from rollout_app import actions, selectors
 from rollout_app.blast_radius.radius import went_back
@@ -278,7 +278,7 @@ def propose(request: HttpRequest) -> HttpResponse:
         return _choose_workload(request)
     workload = workload_for(request, name, edit=True)
     places = _may_propose_in(request, workload)
-    form = ProposeForm(workload, places, request.POST or None, initial=_asked(request))
+    form = ProposeForm(workload, places, request.POST or None, initial=_asked(request, places))
     if rollout := attempt(request, form, _propose, workload):
         return done(request, _said(rollout), to=address_of(rollout))
     open_ones = visible(request).filter(workload=workload).exclude(state__in=sorted(ENDED))
@@ -318,19 +318,20 @@ def _choose_workload(request: HttpRequest) -> HttpResponse:
 def _may_propose_in(request: HttpRequest, workload: Workload) -> QuerySet[Environment]:
     """Return the environments where this person is an editor and the workload is served."""
     served = Environment.objects.filter(assignments__workload=workload).order_by("name")
-    if chosen := served.filter(name=request.POST.get("environment", "")).first():
-        must(
-            request, Role.EDITOR, chosen.name
-        )  # it was not offered, so answer with a refusal instead of a form error
+    if asked := request.POST.get("environment", ""):
+        chosen = environment_for(request, asked)
+        if served.filter(pk=chosen.pk).exists():
+            # It was not offered, so answer with a refusal instead of a form error.
+            must(request, Role.EDITOR, chosen.name)
     return served.filter(name__in=[e.name for e in served if may(request, Role.EDITOR, e.name)])
 
 
-def _asked(request: HttpRequest) -> dict[str, Any]:
-    """Return initial values from the link: `candidate` by number, `environment` by name."""
+def _asked(request: HttpRequest, places: QuerySet[Environment]) -> dict[str, Any]:
+    """Return initial values from the link: `candidate` by number, `environment` by name, one of the `places`."""
     versions = PolicyVersion.objects.filter(workload__name=request.GET["workload"])
     asked = versions.filter(number=_number(request.GET.get("candidate", ""))).first()
     candidate = asked or versions.order_by("-number").first()
-    environment = Environment.objects.filter(name=request.GET.get("environment", "")).first()
+    environment = places.filter(name=request.GET.get("environment", "")).first()
     plan = Plan.objects.filter(name="standard").first()
     return {"candidate": candidate, "environment": environment, "plan": plan}
 
