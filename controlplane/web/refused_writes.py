@@ -28,6 +28,8 @@ def keep(
 ) -> None:
     """Record the refusal unless the action has done so. `named` holds the URL's parts: environment, workload.
 
+    Without an environment in the URL, the entry belongs to the one whose role is missing.
+
     If the log cannot be written, the refusal stands: it must not become a 500.
     """
     if isinstance(error, Unauthenticated):
@@ -43,7 +45,7 @@ def keep(
             actor=(isinstance(error, WrongKeyKind) and error.caller) or actor(),
             action=f"request.{method.lower()}",
             target=("path", path[:200]),
-            environment=str(named.get("environment", ""))[:64],
+            environment=str(named.get("environment") or error.extra.get("environment", ""))[:64],
             workload=str(named.get("workload", ""))[:120],
         )
     except Unauthenticated:
