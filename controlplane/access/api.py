@@ -4,7 +4,6 @@ from datetime import timedelta
 from typing import Any, ClassVar
 
 from django.contrib.auth.models import User
-from django.db.models import Q, QuerySet
 from django.urls import path
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
@@ -115,7 +114,7 @@ class KeysView(ApiView):
     @extend_schema(responses=KeySerializer(many=True))
     def get(self, request: Request) -> Response:
         """List the keys of the environments that you administer, and your own; a key sees itself."""
-        return self.page(keys_managed_by(self.actor), KeySerializer)
+        return self.page(selectors.keys_managed_by(self.actor), KeySerializer)
 
     @extend_schema(request=KeyInput, responses={201: NewKeySerializer})
     def post(self, request: Request) -> Response:
@@ -250,22 +249,9 @@ class TeamView(ApiView):
 # --- access -----------------------------------------------------------------------------------------
 
 
-def keys_managed_by(actor: Actor) -> QuerySet[Key]:
-    """Return the keys of the environments that the actor administers, and a person's own. A key sees itself.
-
-    A key limited to some workloads administers no environment, so it sees only itself.
-    """
-    keys = Key.objects.select_related("user")
-    names = selectors.environments_administered_by(actor)
-    if names is None:
-        return keys
-    own = Q(key_id=actor.id) if actor.kind == "key" else Q(user_id=actor.user_id)
-    return keys.filter(Q(environment__in=names) | own)
-
-
 def key_for(actor: Actor, key_id: str) -> Key:
     """Return a key that the actor may revoke or rotate; 404 for any other."""
-    key = keys_managed_by(actor).filter(key_id=key_id).first()
+    key = selectors.keys_managed_by(actor).filter(key_id=key_id).first()
     if key is None:
         raise NotFound(f"There is no key {key_id}, or you may not manage it.")
     return key

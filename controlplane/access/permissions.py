@@ -77,9 +77,9 @@ def may_edit_workload(principal: Principal, owner: Team, workload: str = "") -> 
         return True
     if not has_role(principal, Role.EDITOR, ANYWHERE, workload=workload):
         return False
-    key = _key_of(principal)
-    person = key.user_id if key is not None else _person_id(principal)
+    person = person_behind(principal)
     if person is None:
+        key = _key_of(principal)
         return key is not None and workload in key.workloads
     return owner.members.filter(pk=person).exists()
 
@@ -99,10 +99,16 @@ def visible_environments(principal: Principal) -> set[str] | None:
     key = _key_of(principal)
     if key is not None and (key.user_id is None or key.environment):
         return {key.environment} if has_role(key, Role.VIEWER, key.environment) else set()
-    person = key.user_id if key is not None else _person_id(principal)
+    person = person_behind(principal)
     if person is None:
         return set()
     return set(Membership.objects.filter(user_id=person).values_list("environment", flat=True))
+
+
+def person_behind(principal: Principal) -> str | int | None:
+    """Return the id of the person, or of the one that a key acts for; None for nobody."""
+    key = _key_of(principal)
+    return key.user_id if key is not None else _person_id(principal)
 
 
 def _person_id_holds(user_id: str, wanted: set[str], environment: str | None) -> bool:

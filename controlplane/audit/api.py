@@ -11,11 +11,10 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from controlplane.access import permissions
 from controlplane.access.models import Role
+from controlplane.access.selectors import entries_visible_to
 from controlplane.audit import entries, exports, verification
 from controlplane.audit.models import Entry
-from controlplane.core.actors import Actor
 from controlplane.core.errors import InvalidInput, NotFound
 from controlplane.web.api import PAGE, ApiView, Pages
 
@@ -183,12 +182,6 @@ def _filtered(view: ApiView) -> QuerySet[Entry]:
     if any("\0" in value for value in wanted.values()):
         raise NotFound("No entry contains a NUL.")
     return entries_visible_to(view.actor).filter(**wanted)
-
-
-def entries_visible_to(actor: Actor) -> QuerySet[Entry]:
-    """Return the entries of the environments that the actor may see, and those without an environment."""
-    names = permissions.visible_environments(actor)
-    return Entry.objects.all() if names is None else Entry.objects.filter(environment__in=["", *names])
 
 
 urlpatterns = [

@@ -11,13 +11,14 @@ from django.urls import path, reverse
 
 from controlplane.access import permissions
 from controlplane.access.models import Key, Role
+from controlplane.access.selectors import entries_visible_to
 from controlplane.audit import exports, sentences, verification
 from controlplane.audit.entries import body_of
 from controlplane.audit.log import HEAD
 from controlplane.audit.models import Checkpoint, Entry, Head
 from controlplane.core.errors import InvalidInput, NotFound
 from controlplane.web.display import share
-from controlplane.web.pages import console_view, must, page, paginated, person
+from controlplane.web.pages import actor, console_view, must, page, paginated
 
 # The page of a target, by kind. Targets of other kinds are shown as text.
 _PAGES = {
@@ -92,11 +93,9 @@ def _actions(given: str) -> list[Any]:
 
 
 def visible(request: HttpRequest) -> QuerySet[Entry]:
-    """Return the entries of the environments that this person may see, and those of no environment."""
+    """Return the entries that this person may see, without their bodies."""
     must(request, None, permissions.ANYWHERE)
-    names = permissions.visible_environments(person(request))
-    entries = Entry.objects.defer("body")
-    return entries if names is None else entries.filter(environment__in=["", *names])
+    return entries_visible_to(actor(request)).defer("body")
 
 
 @console_view("GET")

@@ -7,9 +7,9 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
 from controlplane.access import actions, permissions
-from controlplane.access.api import key_for, keys_managed_by
+from controlplane.access.api import key_for
 from controlplane.access.models import Key, Role
-from controlplane.access.selectors import environments_administered_by
+from controlplane.access.selectors import environments_administered_by, keys_managed_by
 from controlplane.core import clock
 from controlplane.web.pages import (
     Crumb,

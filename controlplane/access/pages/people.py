@@ -11,12 +11,22 @@ from django.urls import reverse
 
 from controlplane.access import actions, selectors
 from controlplane.access.actions import second_person
-from controlplane.access.models import Key, Membership, Role
+from controlplane.access.models import Membership, Role
 from controlplane.access.pages.forms import GrantForm, WhyForm, administered
-from controlplane.audit.models import Entry
 from controlplane.core.actors import Actor
 from controlplane.core.errors import NotFound
-from controlplane.web.pages import attempt, console_view, done, may, must, page, paginated, person, status_of
+from controlplane.web.pages import (
+    actor,
+    attempt,
+    console_view,
+    done,
+    may,
+    must,
+    page,
+    paginated,
+    person,
+    status_of,
+)
 
 # What an admin can do to an account: the action, and the text of its page.
 CHANGES: dict[str, tuple[Callable[..., User], dict[str, Any]]] = {
@@ -109,9 +119,11 @@ def person_page(request: HttpRequest, pk: int) -> HttpResponse:
     context = {
         "person": user,
         "form": form,
-        "keys": Key.objects.filter(user=user, revoked_at=None).order_by("-pk"),
+        "keys": selectors.keys_managed_by(actor(request)).filter(user=user, revoked_at=None).order_by("-pk"),
         "may_close": may(request, Role.ADMIN, ""),
-        "entries": Entry.objects.defer("body").filter(target_kind="user", target_id=str(user.pk))[:10],
+        "entries": selectors.entries_visible_to(actor(request))
+        .defer("body")
+        .filter(target_kind="user", target_id=str(user.pk))[:10],
     }
     return page(
         request, "people/person.html", context, title=str(user), crumbs=_trail(), status=status_of(form)

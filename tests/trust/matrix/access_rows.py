@@ -94,6 +94,7 @@ ROWS = [
     row("GET", "audit/export", ANY, "audit/export?format=csv"),
     row("POST", "audit/verification", EVERY, lambda w: ("audit/verification", None), writes=False),
     row("GET", "audit/<int:seq>", ANY, lambda w: (f"audit/{w.entry.seq}", None)),
+    row("GET", "audit/<int:seq>", EVERY, lambda w: (f"audit/{w.private_entry.seq}", None)),
     row("GET", "schema", OPEN, "schema"),
     row("GET", "change-requests", ANY, "change-requests"),
     row("GET", CHANGE, HERE, _change("serving")),

@@ -40,7 +40,9 @@ class World:
     router_key: Key = field(init=False)
     membership: Membership = field(init=False)
     dead: Delivery = field(init=False)  # given up; its receiver is one of notifications
-    entry: Entry = field(init=False)  # without an environment: anybody with a role may see it
+    # Both without an environment: of a guardrail, which anybody with a role may see, and of a receiver, which not.
+    entry: Entry = field(init=False)
+    private_entry: Entry = field(init=False)
 
 
 def make() -> World:
@@ -73,7 +75,8 @@ def make() -> World:
     receiver, _ = notifications.add_receiver("ops", "webhook", "https://hooks.example.org/", actor=SYSTEM)
     world.dead = outbox.test_message(receiver, by="r")
     Delivery.objects.update(state=Delivery.State.DEAD)
-    world.entry = Entry.objects.filter(environment="").latest("seq")
+    world.entry = Entry.objects.filter(action="guardrail.set").latest("seq")
+    world.private_entry = Entry.objects.filter(action="receiver.add").latest("seq")
     return world
 
 
