@@ -363,14 +363,14 @@ class Router:
         """Return the state for operators: the applied revision, its staleness, and what waits, was lost or failed."""
         good, poller, outcomes = self._good, self._background.poller, self._outcomes
         sender = self._background.sender
-        snapshot, confirmed = good.current, good.confirmed_at
+        snapshot = good.current
         return {
             "instance": self.instance,
             "ready": snapshot is not None,
             "environment": snapshot.environment if snapshot else good.environment,
             "epoch": snapshot.epoch if snapshot else None,
             "revision": snapshot.revision if snapshot else None,
-            "staleness_s": max(0.0, time.time() - confirmed) if snapshot and confirmed is not None else None,
+            "staleness_s": good.staleness_s,
             "workloads": len(snapshot.workloads) if snapshot else 0,
             "rejected_policies": len(snapshot.rejected) if snapshot else 0,
             "rejected": [r.workload for r in snapshot.rejected] if snapshot else [],

@@ -9,6 +9,7 @@ import pytest
 
 from pointsman import Pace, Router
 from pointsman.reporting.spool import Spool
+from pointsman.sync.store import DiskStore, Received
 from pointsman.testing import FakeControlPlane
 from tests.client.policies import always, two_stage
 from tests.client.watching import eventually
@@ -96,3 +97,43 @@ def test_it_sends_the_spool_of_an_earlier_process(plane: FakeControlPlane, tmp_p
     sent = [request for request in plane.requests if request.path.endswith("/outcomes")]
     assert sent[0].headers["Pointsman-Router"] == body["router"]
     assert list(tmp_path.iterdir()) == []
+
+
+def stored(path: Path, environment: str) -> None:
+    with FakeControlPlane(environment=environment) as other:
+        other.serve("summaries", always("large"), version=7)
+        other.router(store=path).close()
+
+
+def test_it_leaves_the_environment_of_a_file_for_that_of_its_key(
+    plane: FakeControlPlane, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Otherwise a machine that moved to another environment would refuse each snapshot, and follow the old one."""
+    stored(tmp_path / "snapshot", "staging")
+    with plane.router(store=tmp_path / "snapshot", ready=False) as router:
+        assert router.ready, "in an outage, the file is what there is"
+        assert eventually(lambda: router.status()["environment"] == "test")
+        assert router.decide("summaries").model == "vendor/small"
+        assert plane.wait_for(lambda: any(ack["epoch"] == plane.epoch for ack in plane.acks))
+        plane.environment = "elsewhere"
+        plane.serve("summaries", always("large"), version=2)
+        assert eventually(lambda: "environment_mismatch" in (router.status()["last_error"] or ""))
+        assert router.decide("summaries").model == "vendor/small", (
+            "what the control plane has confirmed stays"
+        )
+    assert "the stored snapshot was of 'staging'" in caplog.text
+    assert offline(store=tmp_path / "snapshot").status()["environment"] == "test"
+
+
+def test_a_file_of_another_environment_than_configured_is_not_used(tmp_path: Path) -> None:
+    stored(tmp_path / "snapshot", "staging")
+    router = offline(store=tmp_path / "snapshot", environment="test")
+    assert not router.ready
+    assert "'staging'" in router.status()["store_problem"]
+
+
+def test_it_starts_despite_a_file_that_no_program_of_ours_wrote(tmp_path: Path) -> None:
+    body = b'{"format": 1, "environment": "e", "epoch": "e", "revision": 1, "full": true, "workloads": {}}'
+    path = tmp_path / "snapshot"
+    DiskStore(path).save([Received(body, '"e.' + "9" * 5_000 + '.0123456789abcdef"')])
+    assert "another revision" in offline(store=path).status()["store_problem"]

@@ -6,6 +6,7 @@ import json
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
 from pointsman.reporting.limits import BUCKETS, BYTES
@@ -83,6 +84,12 @@ class Batch:
             )
             for title, part in parts.items()
         ]
+
+    @property
+    def newest(self) -> float:
+        """The newest minute in it, as Unix time; 0 if it has none."""
+        minutes = [entry["minute"] for part in self._entries().values() for entry in part]
+        return max((datetime.fromisoformat(minute).timestamp() for minute in minutes), default=0.0)
 
     def _entries(self) -> dict[str, list[Mapping[str, Any]]]:
         report = json.loads(self.body)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from contextlib import suppress
+from time import monotonic
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from pointsman.logs import log
@@ -36,6 +37,7 @@ class Outbox(Generic[P]):
         self._max_bytes, self._spool = max_bytes, spool
         self._lock = threading.Lock()
         self._waiting: OrderedDict[str, P] = OrderedDict()
+        self._later: dict[str, float] = {}
         self._bytes = 0
         self._expected = 0
 
@@ -69,12 +71,21 @@ class Outbox(Generic[P]):
 
     def oldest(self) -> P | None:
         """Return the message to send next; it stays queued until it is forgotten or replaced."""
+        now = monotonic()
         with self._lock:
-            return next(iter(self._waiting.values()), None)
+            return next((one for one in self._waiting.values() if self._later.get(one.id, now) <= now), None)
+
+    def postpone(self, message: P, seconds: float) -> bool:
+        """Send the others first. Return whether it is the first time for this message."""
+        with self._lock:
+            first = message.id not in self._later
+            self._later[message.id] = monotonic() + seconds
+        return first
 
     def forget(self, message: P) -> None:
         """Remove a message that was accepted or never will be."""
         with self._lock, suppress(KeyError):
+            self._later.pop(message.id, None)
             del self._waiting[message.id]
             self._bytes -= len(message.body)
         if self._spool is not None:
@@ -94,7 +105,7 @@ class Outbox(Generic[P]):
             lost = sum(
                 p.count for p in self._waiting.values() if self._spool is None or p.id not in self._spool
             )
-            self._waiting, self._bytes = OrderedDict(), 0
+            self._waiting, self._later, self._bytes = OrderedDict(), {}, 0
             self.dropped += lost
         return lost
 
@@ -109,10 +120,14 @@ class Outbox(Generic[P]):
 
     def _hold(self, message: P) -> None:
         with self._lock:
+            # After a crash, a part of a replaced message may have been loaded from disk already.
+            if (same := self._waiting.get(message.id)) is not None:
+                self._bytes -= len(same.body)
             self._waiting[message.id] = message
             self._bytes += len(message.body)
             while self._bytes > self._max_bytes and len(self._waiting) > 1:
                 _, oldest = self._waiting.popitem(last=False)
                 self._bytes -= len(oldest.body)
+                self._later.pop(oldest.id, None)
                 if self._spool is None or oldest.id not in self._spool:
                     self.dropped += oldest.count

@@ -133,6 +133,10 @@ class OutcomeBuffer:
         self._outbox.replace(batch, rest)
         self.refused += batch.count - sum(part.count for part in rest)
 
+    def postpone(self, batch: Batch, seconds: float) -> bool:
+        """Send the others first. Return whether it is the first time for this batch."""
+        return self._outbox.postpone(batch, seconds)
+
     def split(self, batch: Batch) -> None:
         """Split a batch that is too large for the control plane."""
         halves = batch.halves()

@@ -8,6 +8,7 @@ from datetime import datetime
 from time import monotonic, time
 
 from pointsman.logs import log
+from pointsman.reporting.batch import Batch
 from pointsman.reporting.feedback import FeedbackQueue
 from pointsman.reporting.limits import COMMITTED
 from pointsman.reporting.outcomes import OutcomeBuffer
@@ -21,6 +22,8 @@ __all__ = ["Sender"]
 # During an outage minutes stay open for this long, so that they are not divided into many small batches.
 _SEAL_IN_OUTAGE_S = 60.0
 _ADOPT_EVERY_S = 60.0
+_AHEAD_S = 300.0  # minutes further ahead of its clock than this are not accepted by a control plane
+_SET_ASIDE_S = (30.0, 3_600.0)  # at least and at most, before a batch from the future is tried again
 
 
 class Sender:
@@ -106,11 +109,25 @@ class Sender:
                 elif answer.status in (400, 422):
                     log.warning("outcome batch %s refused: %s", batch.id, answer.describe())
                     self._outcomes.refuse(batch, answer.bad_entries)
-                else:
+                elif not self._set_aside(batch, answer):
                     return self._kept("outcomes", answer)
             return await self._send_feedback(transport)
         except Unreachable as error:
             return self._failed(str(error))
+
+    def _set_aside(self, batch: Batch, answer: Answer) -> bool:
+        """Let the others pass a batch with minutes ahead of this clock, which was corrected since it was recorded.
+
+        Otherwise a machine that once started in next year would report nothing until then.
+        """
+        if _clock_ahead(answer) is None or (wait_s := batch.newest - _AHEAD_S - time()) <= 0:
+            return False
+        least, most = _SET_ASIDE_S
+        if self._outcomes.postpone(batch, min(max(wait_s, least), most)):
+            log.warning(
+                "outcome batch %s waits: it was recorded while this machine's clock was ahead", batch.id
+            )
+        return True
 
     async def _send_feedback(self, transport: Transport) -> float:
         while batch := self._feedback.oldest():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from time import monotonic, time
 
 from pointsman.errors import SnapshotRefused
 from pointsman.logs import log
@@ -23,7 +23,8 @@ class LastKnownGood:
     once, so a snapshot is applied before it is stored. But `etag`, which polls send to the control plane,
     stays that of the last stored snapshot: it shows the control plane what a restart would begin with.
 
-    environment  refuse snapshots of other environments; None follows the environment of the key
+    environment  refuse snapshots of other environments; None follows the environment of the key, also if the
+                 snapshot on disk is of another one
     keys         accept only snapshots signed with one of them; None trusts the connection
     """
 
@@ -37,12 +38,26 @@ class LastKnownGood:
         self.current: Snapshot | None = None
         self.environment = environment
         self.confirmed_at: float | None = None
+        self._confirmed_ago, self._counted_from = 0.0, monotonic()
         self.store_problem: str | None = None
         self.store_errors = 0
         self._keys = keys
         self._store = store
         self._chain: list[Received] = []
         self._stored: Snapshot | None = None
+        self._only_from_disk = False
+
+    @property
+    def staleness_s(self) -> float | None:
+        """Return the seconds since the snapshot was last confirmed; None if there is none.
+
+        It is the larger of what two clocks say: the wall clock may be set back, and the other one stands still while
+        the machine sleeps.
+        """
+        if self.current is None or self.confirmed_at is None:
+            return None
+        running = self._confirmed_ago + monotonic() - self._counted_from
+        return max(time() - self.confirmed_at, running)
 
     @property
     def etag(self) -> str | None:
@@ -74,7 +89,7 @@ class LastKnownGood:
         """
         before = self.current
         snapshot, document = self._next(received, before)
-        self.confirmed_at = time.time()
+        self._confirmed(time())
         if before is not None and _says_nothing(document, before):
             return before  # If it were kept, the chain would grow with every failure to store.
         self._chain = [received] if document.full or not self._chain else [*self._chain, received]
@@ -86,7 +101,7 @@ class LastKnownGood:
         """Note that the control plane has nothing newer than `etag`."""
         if self.unstored:
             return  # The poll was about an older snapshot, so this does not confirm the applied one.
-        self.confirmed_at = time.time()
+        self._confirmed(time())
         if self.store_problem is not None:
             self.store()
         elif self._store is not None:
@@ -117,14 +132,21 @@ class LastKnownGood:
         for received in loaded:
             try:
                 snapshot, _ = self._next(received, snapshot)
-            except SnapshotRefused as error:
+            except Exception as error:  # The process must start, whatever is in the file.
                 self.store_problem = f"{self._store.path}: {error}"
                 log.warning("the stored snapshot is not used: %s", self.store_problem)
                 break
             chain.append(received)
         self._chain, self.current, self._stored = chain, snapshot, snapshot
-        self.confirmed_at = self._store.confirmed_at if snapshot is not None else None
+        self.confirmed_at = None
+        if snapshot is not None and (confirmed_at := self._store.confirmed_at) is not None:
+            self._confirmed(confirmed_at)
+        self._only_from_disk = snapshot is not None
         return snapshot
+
+    def _confirmed(self, at: float) -> None:
+        self.confirmed_at, self._only_from_disk = at, False
+        self._confirmed_ago, self._counted_from = max(0.0, time() - at), monotonic()
 
     def _next(self, received: Received, current: Snapshot | None) -> tuple[Snapshot, SnapshotDocument]:
         if self._keys is not None:
@@ -135,7 +157,20 @@ class LastKnownGood:
                 "environment_mismatch",
                 f"the snapshot is of {document.environment!r}, this router follows {self.environment!r}",
             )
+        if self._only_from_disk and document.full and self._is_elsewhere(document, current):
+            current = None
         return Snapshot.of(document, current, received.etag, received.validator), document
+
+    def _is_elsewhere(self, document: SnapshotDocument, current: Snapshot | None) -> bool:
+        """Return whether the file was written in another environment, for which this process has no key."""
+        if self.environment is not None or current is None or document.environment == current.environment:
+            return False
+        log.warning(
+            "the stored snapshot was of %r; the key is of %r, which is followed from now on",
+            current.environment,
+            document.environment,
+        )
+        return True
 
 
 def _says_nothing(document: SnapshotDocument, current: Snapshot) -> bool:

@@ -157,10 +157,11 @@ def parse(body: bytes) -> SnapshotDocument:
 def _check_succession(document: SnapshotDocument, current: Snapshot | None, etag: str | None) -> None:
     parts = (etag or "").removeprefix("W/").strip('"').rsplit(".", 2)
     # An ETag of another shape was made by a proxy; one of another revision would confirm the wrong snapshot.
+    # The numbers are compared as text, because Python reads no integer of more than 4,300 digits.
     if (
         len(parts) == 3
         and parts[1].isdigit()
-        and (parts[0], int(parts[1])) != (document.epoch, document.revision)
+        and (parts[0], parts[1].lstrip("0") or "0") != (document.epoch, str(document.revision))
     ):
         raise SnapshotRefused("etag_mismatch", f"the ETag {etag} is of another revision than the body")
     if current is None:
