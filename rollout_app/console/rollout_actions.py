@@ -222,6 +222,15 @@ ROLLOUT_ACTIONS = {
 }
 
 
+def said_of(action: RolloutAction, moved: Rollout) -> str:
+    """Return what has happened. An approval may be the first of two, or be followed by a scheduled start."""
+    if action.event is not Event.APPROVE:
+        return action.said
+    if moved.state == State.AWAITING_APPROVAL:
+        return "Your approval is recorded. Another approver must approve it, too."
+    return "Approved. It starts at its time." if moved.scheduled_for else action.said
+
+
 def next_stage(rollout: Rollout) -> int:
     """Return the stage that the rollout would enter next; 0 if it is scheduled."""
     return 0 if rollout.state == State.SCHEDULED else rollout.stage + 1

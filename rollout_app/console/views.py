@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import path, reverse
 from django.utils import timezone
 
-from controlplane.access import permissions
+from controlplane.access import four_eyes, permissions
 from controlplane.access.models import Role
 from controlplane.web import live
 from controlplane.web.engine import engine_seen
@@ -29,6 +29,7 @@ from controlplane.web.pages import (
 from policies_app.console.lookups import environment_for, environments_of, may_edit, workload_for
 from policies_app.models import Environment, PolicyVersion, Workload
 from rollout_app import actions, selectors
+from rollout_app.actions.approvals import contributors, number_needed, standing_approvals
 from rollout_app.blast_radius.radius import went_back
 from rollout_app.console import presenters
 from rollout_app.console.ahead import Ahead, ahead_of, ahead_of_candidate, realised_of
@@ -41,6 +42,7 @@ from rollout_app.console.rollout_actions import (
     approval_binding,
     form_texts,
     offers,
+    said_of,
 )
 from rollout_app.console.served_now import served_now
 from rollout_app.engine.states import ACTIVE, ENDED, State
@@ -183,6 +185,7 @@ def _live(request: HttpRequest, rollout: Rollout, approvals: Sequence[Approval])
         "guardrails": evidence.guardrails,
         "shadow": evidence.shadow,
         "history": presenters.history(rollout),
+        "waits_for_two": _waits_for_two(rollout),
         "approvals": [
             (approval, approval.binding == actions.binding(rollout, approval.stage)) for approval in approvals
         ],
@@ -194,6 +197,13 @@ def _live(request: HttpRequest, rollout: Rollout, approvals: Sequence[Approval])
         "may_edit": rollout.state in _GONE_BACK and may_edit(request, rollout.workload),
         "now": timezone.now(),
     }
+
+
+def _waits_for_two(rollout: Rollout) -> str:
+    """Return how many of two needed people have approved; empty if one is enough."""
+    if rollout.state != State.AWAITING_APPROVAL or number_needed(rollout) < 2:
+        return ""
+    return four_eyes.missing_sentence(contributors(rollout), len(standing_approvals(rollout)))
 
 
 def _trail(rollout: Rollout | None = None) -> list[Crumb]:
@@ -217,7 +227,7 @@ def act(request: HttpRequest, pk: UUID, name: str) -> HttpResponse:
     rollout = rollout_for(request, pk, role=action.role)
     form = _form_of(request, rollout, action)
     if moved := attempt(request, form, _as_seen(action.action), rollout):
-        return done(request, action.said, to=address_of(moved))
+        return done(request, said_of(action, moved), to=address_of(moved))
     context = {
         **form_texts(rollout, action),
         "form": form,

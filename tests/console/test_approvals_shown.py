@@ -1,6 +1,9 @@
 """What a rollout's page says about its approvals when they no longer count, or when none seems to be needed."""
 
+from datetime import timedelta
+
 from django.urls import reverse
+from django.utils import timezone
 
 from policies_app.models import Environment, Workload
 from rollout_app import actions
@@ -23,6 +26,34 @@ def test_an_approval_of_an_earlier_proposal_is_marked(
     actions.amend_rollout(rollout.pk, actor=actor_of("maria"), reason="slower", plan=[{"mode": "full"}])
     page = shown(people, rollout)
     assert "for exactly this proposal" not in page and "no longer counts" in page
+
+
+def test_the_first_of_two_approvals_is_not_enough(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    builders.version(summaries)  # by nobody that is known, so two people must approve it
+    rollout = proposed(summaries, production)
+    assert "two approvers are needed; 0 of 2 have approved" in shown(people, rollout)
+    client, address = people("eva", "approver"), reverse("console:act", args=[rollout.pk, "approve"])
+    form = client.get(address).context["form"]
+    page = text(client.post(address, {**form.initial, "reason": "fine"}, follow=True))
+    assert "An operator can start it now" not in page and "Another approver must approve it, too." in page
+    assert "two approvers are needed; 1 of 2 have approved" in page
+
+
+def test_an_approved_rollout_with_a_time_waits_for_its_time(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    rollout = actions.amend_rollout(
+        proposed(summaries, production),
+        actor=actor_of("maria"),
+        reason="at night",
+        scheduled_for=timezone.now() + timedelta(hours=8),
+    )
+    client, address = people("eva", "approver"), reverse("console:act", args=[rollout.pk, "approve"])
+    form = client.get(address).context["form"]
+    page = text(client.post(address, {**form.initial, "reason": "fine"}, follow=True))
+    assert "Approved. It starts at its time." in page
 
 
 def test_it_waits_for_an_approval_although_the_environment_needs_none_now(
