@@ -136,11 +136,15 @@ def _comparable(
     """Return each model's tasks by endpoint and rule, if it answered on the first attempt.
 
     Tasks of different rules are different tasks, and an escalated task is one that the first model failed: neither
-    can be used to compare models.
+    can be used to compare models. Where some tasks were escalated, those that were not are the ones of which the first
+    model was sure: it would look better than it is.
     """
     cells: dict[str, dict[tuple[str, str], OutcomeSums]] = defaultdict(dict)
+    escalated = {
+        (route.version, *_endpoint_and_rule(route)) for route, sums in found.items() if sums.escalations
+    }
     for route, sums in found.items():
-        if sums.escalations or sums.fallbacks:
+        if (route.version, *_endpoint_and_rule(route)) in escalated or sums.fallbacks:
             continue
         if route.version == version.number and chosen.get(route.rule, route.model) != route.model:
             continue
