@@ -99,13 +99,25 @@ def _one_turn(now: datetime) -> int:
     with transaction.atomic():
         if not _alone():
             return 0
-        for hour, rows in groupby(found, key=lambda row: row[2]):
+        whole = sorted(set(workloads) - _partly_pruned(first.environment_id, workloads, day, now))
+        for hour, rows in groupby((row for row in found if row[1] in set(whole)), key=lambda row: row[2]):
             _roll_hour(first.environment_id, [row[1] for row in rows], hour, is_over=hour + HOUR <= now)
-        _roll_day(first.environment_id, workloads, day)
+        _roll_day(first.environment_id, whole, day)
         _roll_owners(first.environment_id, day)
-        _invalidate(first.environment_id, workloads, day)
+        _invalidate(first.environment_id, whole, day)
     _keep_states(first.environment_id, workloads, day, found, now)
     return len(found)
+
+
+def _partly_pruned(environment: int, workloads: Sequence[int], day: date, now: datetime) -> set[int]:
+    """Return the workloads whose sums of this day must stay, because some of its outcomes are pruned already.
+
+    What is reported for such a day now (a late grade, a rebuild) would replace the day by its remainder.
+    """
+    if _start(day) >= now - timedelta(days=settings.OUTCOME_RETENTION_DAYS):
+        return set()
+    summed = DayState.objects.filter(environment=environment, workload__in=workloads, day=day)
+    return set(summed.values_list("workload_id", flat=True))
 
 
 def _alone() -> bool:

@@ -289,6 +289,27 @@ def test_pruning_keeps_days_longer_than_hours(place: tuple[Environment, Workload
     assert total(reading.routes(*place, NOW - 120 * DAY, NOW).values()).tasks == 200
 
 
+def test_a_day_that_is_partly_pruned_keeps_its_sums(
+    place: tuple[Environment, Workload], settings: Any
+) -> None:
+    """Regression: a rebuild, or one late grade, replaced the sums of the day by those of its remaining hours."""
+    settings.OUTCOME_RETENTION_DAYS = 10
+    old, kept = NOW - 10 * DAY - HOUR, NOW - 10 * DAY + HOUR  # the same day
+    for at in (old, kept, NOW - DAY):
+        outcome(*place, at, tasks=100)
+    rollups.refresh(NOW)
+    rollups.prune(NOW)
+    OutcomeBucket.objects.filter(minute__lt=NOW - 10 * DAY).delete()
+    recount.rebuild(now=NOW)
+    late = {"tasks": 0, "success": 1.0, "graded": 1, "priced": 0, "rule": "graded late"}
+    outcome(*place, NOW - 12 * DAY, **late)  # a day without sums
+    outcome(*place, old, **late)
+    rollups.refresh(NOW)
+    assert not HourState.objects.exclude(changes=F("rolled")).exists()
+    assert total(reading.routes(*place, NOW - 15 * DAY, NOW).values()).tasks == 300
+    assert RunningOutcomes.objects.get(day=NOW.date(), endpoint="/a").tasks == 300
+
+
 def test_mirrored_runs_are_counted_separately(place: tuple[Environment, Workload]) -> None:
     outcome(*place, NOW - 2 * HOUR, mirror={"n": 4, "both": 4, "candidate_cost_nusd": 500})
     for _ in range(2):
