@@ -8,6 +8,7 @@ from prometheus_client.metrics_core import Metric
 from controlplane.core import clock
 from controlplane.core.actors import SYSTEM
 from policies_app.fleet.figures import FleetFigures
+from policies_app.fleet.readback import read_fleet
 from policies_app.models import Router
 from rollout_app import actions
 from rollout_app.figures import RolloutFigures
@@ -82,5 +83,23 @@ def test_it_counts_routers_that_poll_by_whether_they_are_current() -> None:
     found = samples(list(FleetFigures().read()), "routers")
     assert found == {(name, "current"): 1, (name, "behind"): 2}
     places.router(rollout, revision=1, instance="by its ack")
-    Router.objects.filter(instance="by its ack").update(acked_revision=10**6)
+    acked = {"acked_epoch": rollout.environment.epoch, "acked_revision": 10**6, "acked_at": clock.now()}
+    Router.objects.filter(instance="by its ack").update(**acked)
     assert samples(list(FleetFigures().read()), "routers")[(name, "current")] == 2
+
+
+def test_it_counts_routers_as_the_fleet_page_does() -> None:
+    """Regression: a job that had ended counted as behind for two minutes, and an old ack as current for good."""
+    rollout, now = places.started(), clock.now()
+    name = rollout.environment.name
+    for instance in ("job", "restarted from its disk", "new"):
+        places.router(rollout, revision=1, instance=instance)
+    Router.objects.filter(instance="job").update(left_at=now, polled_at=now)
+    old = {"acked_epoch": rollout.environment.epoch, "acked_revision": 10**6}
+    Router.objects.filter(instance="restarted from its disk").update(
+        **old, acked_at=now - timedelta(minutes=5)
+    )
+    Router.objects.filter(instance="new").update(epoch="", first_polled_at=now - timedelta(minutes=1))
+    fleet = read_fleet(rollout.environment).readback(rollout.environment.revision)
+    found = samples(list(FleetFigures().read()), "routers")
+    assert found == {(name, "behind"): 1} and (fleet.confirmed, fleet.of) == (0, 1)
