@@ -1,5 +1,6 @@
 """The review of a rollout: its arms in the same minutes, and the workload before, during and after. Reads only."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -9,7 +10,7 @@ from typing import NamedTuple
 from controlplane.core import clock
 from policies_app.models import Environment, Workload
 from rollout_app.engine.diagnosis import Change, Diagnosis, OutcomeSums, PeriodComparison, compare_arms
-from rollout_app.engine.diagnosis.figures import total
+from rollout_app.engine.diagnosis.figures import NOTHING, total
 from rollout_app.engine.states import State
 from rollout_app.models import Rollout
 from rollout_app.outcomes import minute_totals
@@ -193,24 +194,33 @@ def _diagnosis(found: RolloutSums, comparison: PeriodComparison) -> Diagnosis:
 
 
 def _endpoints(candidate: Routes, baseline: Routes) -> list[CellChange[str]]:
-    """Return by endpoint how much more the candidate's tasks cost than the same number of the baseline's."""
+    """Return by endpoint how much more the candidate's tasks cost than the same number of the baseline's.
+
+    They are compared within each stage: the shares differ between stages, so a price that moves in both arms would
+    otherwise look like a difference between them.
+    """
     ours, theirs = (grouped(side, lambda route: route.endpoint) for side in (candidate, baseline))
-    cells = [
-        CellChange(
-            endpoint,
-            sums,
-            theirs.get(endpoint, OutcomeSums()),
-            CostEffects(behaviour=_more(sums, theirs.get(endpoint))),
-        )
-        for endpoint, sums in ours.items()
-    ]
+    stages = [grouped(side, lambda route: (route.endpoint, route.stage)) for side in (candidate, baseline)]
+    pairs: dict[str, list[tuple[OutcomeSums, OutcomeSums]]] = defaultdict(list)
+    for key, mine in stages[0].items():
+        pairs[key[0]].append((mine, stages[1].get(key, NOTHING)))
+    cells = []
+    for endpoint, sums in ours.items():
+        before, more = theirs.get(endpoint, NOTHING), _more(pairs[endpoint])
+        if more is None:  # an endpoint that each arm served in other stages
+            more = _more([(sums, before)]) or 0.0
+        cells.append(CellChange(endpoint, sums, before, CostEffects(behaviour=round(more))))
     return sorted(cells, key=lambda cell: -cell.weight)
 
 
-def _more(ours: OutcomeSums, theirs: OutcomeSums | None) -> int:
-    if theirs is None or theirs.cost_per_task is None:
-        return 0
-    return round(ours.cost - ours.cost_n * theirs.cost_per_task)
+def _more(pairs: Sequence[tuple[OutcomeSums, OutcomeSums]]) -> float | None:
+    """Return the difference in cost, in proportion also of the stages without a baseline; None if none has one."""
+    both = [(ours, theirs.cost_per_task) for ours, theirs in pairs if ours.cost_n and theirs.cost_n]
+    known = sum(ours.cost_n for ours, _ in both)
+    if not known:
+        return None
+    more = sum(ours.cost - ours.cost_n * (price or 0.0) for ours, price in both)
+    return more * sum(ours.cost_n for ours, _ in pairs) / known
 
 
 def _of_version(routes: Routes, number: int) -> OutcomeSums:

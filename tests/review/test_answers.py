@@ -165,6 +165,25 @@ def test_the_review_of_a_rollout_compares_its_arms(db: None) -> None:
     assert [row["sentence"] for row in rows if row["level"] == "diagnosis"] == [told["diagnosis"]["sentence"]]
 
 
+def test_a_price_that_moves_in_both_arms_is_no_change_of_an_endpoint(db: None) -> None:
+    """Regression: the candidate has most of its tasks late, and the baseline early, so a rise of costs in both arms
+    looked like a rise by the candidate."""
+    stages = [{"mode": "percentage", "share_pcm": pcm} for pcm in (5_000, 95_000)]
+    rollout = places.started(plan=[*stages, {"mode": "full"}])
+    at = clock.now().replace(second=0, microsecond=0) - 10 * MINUTE
+    Rollout.objects.filter(pk=rollout.pk).update(started_at=at)
+    arms = (("candidate", (50, 950, 500), 2), ("baseline", (950, 50, 0), 1))
+    for arm, tasks, version in arms:
+        for stage, (n, cost) in enumerate(zip(tasks, (1_000, 2_000, 2_000), strict=True)):
+            if n:
+                fields: dict[str, Any] = {"arm": arm, "version": version, "rollout": str(rollout.pk)}
+                place = rollout.environment, rollout.workload, at + stage * MINUTE
+                outcome(*place, tasks=n, cost=cost, stage=stage, **fields)
+    (row,) = get(f"rollouts/{rollout.pk}/review").json()["by_endpoint"]
+    assert (row["now"]["tasks"], row["before"]["tasks"]) == (1_500, 1_000)
+    assert row["effects"]["behaviour_nusd"] == 0
+
+
 def test_a_rollout_that_has_not_started_has_no_review(db: None) -> None:
     rollout = places.proposed()
     assert get(f"rollouts/{rollout.pk}/review").status_code == 409
