@@ -14,6 +14,7 @@ from uuid import UUID
 from rollout_app.blast_radius.radius import moves_of
 from rollout_app.blast_radius.week import SPAN
 from rollout_app.engine.diagnosis import Change, OutcomeSums, PeriodComparison, compare_periods
+from rollout_app.engine.diagnosis.compare import compared_cells
 from rollout_app.engine.diagnosis.figures import total
 from rollout_app.engine.states import State
 from rollout_app.models import Rollout
@@ -51,7 +52,7 @@ class Realised:
     `ran`: what the candidate's own tasks saved while it ran, both arms in the same minutes; None: unknown.
 
     `projected`, `projected_failures`: from the arms in the same minutes. `saved`: nano-USD, compared with what
-    the same tasks would have cost before; None: unknown.
+    the same tasks would have cost before, on the endpoints that are compared (`comparison.covered`); None: unknown.
     """
 
     start: datetime
@@ -123,10 +124,11 @@ def _computed(times: RealisedTimes, found: RolloutSums) -> Realised:
     (week,), parts = found.others
     before = _of(week, rollout.baseline.number)
     ours = [_of(part, rollout.candidate.number) for part in parts]
-    comparison, arms = _compared(reading.added(ours), before), found.compared()
+    now, was = (_by_endpoint(side) for side in (reading.added(ours), before))
+    comparison, arms = compare_periods(now, was), found.compared()
     after = total(reading.added(ours).values())
     span = TrafficSpan.between(start, end)
-    saved = saving(after, comparison)
+    saved = saving(total(side for side, _ in compared_cells(now, was)), comparison)
     return Realised(
         start=start,
         end=end,
@@ -151,8 +153,11 @@ def _of(routes: Routes, version: int) -> Routes:
 
 
 def _compared(now: Routes, before: Routes) -> PeriodComparison:
-    ours, theirs = (reading.grouped(side, lambda route: route.endpoint) for side in (now, before))
-    return compare_periods(ours, theirs)
+    return compare_periods(_by_endpoint(now), _by_endpoint(before))
+
+
+def _by_endpoint(routes: Routes) -> dict[str, OutcomeSums]:
+    return reading.grouped(routes, lambda route: route.endpoint)
 
 
 def _parts(start: datetime, end: datetime) -> list[tuple[datetime, datetime]]:

@@ -4,6 +4,7 @@ from controlplane.web.display import MINUS, money, percent, plural, points, sign
 from rollout_app.engine.diagnosis import Change
 from rollout_app.evidence_report.realised import Realised
 
+LEAST_COVERED = 0.9995  # share of the tasks; a saving of fewer is shown with it
 LEAST_TASKS = 100  # tasks after completion; with fewer, the result is not reported
 
 
@@ -49,6 +50,8 @@ def _cost(found: Realised) -> list[str]:
         said.append(f"That is {saved(found.saved_a_day)} a day, over {found.span.length}.")
     elif found.saved is not None:
         said.append(f"That is {saved(found.saved)} in {found.span.length}: too short for a figure per day.")
+    if found.saved is not None and (part := _covered(found)):
+        said.append(part.strip())
     return said
 
 
@@ -92,7 +95,18 @@ def saved_since(found: Realised) -> str:
             "Its saving since completion is unknown: too few tasks before or after have a cost and a grade."
         )
     success = "" if found.after.success is None else f" Success is {percent(found.after.success)}."
-    return f"{saved_or_unknown(found.saved)} since it completed, compared with the week before the rollout.{success}"
+    return (
+        f"{saved_or_unknown(found.saved)} since it completed, compared with the week before the rollout."
+        f"{_covered(found)}{success}"
+    )
+
+
+def _covered(found: Realised) -> str:
+    """Return a sentence if the saving is not that of all tasks."""
+    covered = found.comparison.covered
+    if covered > LEAST_COVERED:
+        return ""
+    return f" That is of {percent(covered)} of its tasks; the other endpoints had too little traffic before."
 
 
 def saved_or_unknown(change: Change) -> str:

@@ -86,6 +86,20 @@ def test_it_shows_the_saving_and_the_effect_on_success(place: Place) -> None:
     assert "A revert" not in said
 
 
+def test_the_saving_is_of_the_endpoints_that_had_traffic_before(place: Place) -> None:
+    """Regression: the rate of the endpoints that are compared was applied to new ones, too."""
+    rollout = completed(place)
+    weeks(place, rollout, {})
+    assert rollout.ended_at
+    new = {"endpoint": "/new", "tasks": 9_000, "cost": 50_000_000, "version": 2}
+    outcome(*place, minute(rollout.ended_at + timedelta(hours=2)), **new)
+    rollups.refresh()
+    found = realised(rollout, clock.now())
+    assert found is not None and found.saved is not None
+    assert found.saved.estimate == pytest.approx(3_000 * 400_000)  # as if there were no new endpoint
+    assert f"That is of 25.0{THIN}% of its tasks" in saved_since(found)
+
+
 def test_harm_after_completion_is_reported(place: Place) -> None:
     rollout = completed(place)
     weeks(place, rollout, {"success": 0.8}, {"success": 0.8})

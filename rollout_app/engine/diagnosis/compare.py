@@ -141,8 +141,7 @@ def _ratios(strata: list[tuple[ratios.Moments, ratios.Moments]], deff: float) ->
 def compare_periods(now: Cells, before: Cells, deff: float = 1.0) -> PeriodComparison:
     """Compare the later period with the earlier one, both at the later one's mix of cells (endpoints, or routes)."""
     ours, theirs = total(now.values()), total(before.values())
-    cells = [(now[key], before[key]) for key in now if key in before]
-    shared = [(n, b) for n, b in cells if min(n.tasks, b.tasks) >= MIN_CELL]
+    shared = compared_cells(now, before)
     at_our_mix = _cost_per_success([(n, b) for n, b in shared if n.both_n and b.both_n])
     behaviour = _standardised(shared, ("both_n", "success_moments"), deff)
     plain = _plain_change(ours, theirs)
@@ -159,6 +158,12 @@ def compare_periods(now: Cells, before: Cells, deff: float = 1.0) -> PeriodCompa
         from_nothing=_from_nothing(ours, theirs),
         covered=sum(n.tasks for n, _ in shared) / ours.tasks if ours.tasks else 0.0,
     )
+
+
+def compared_cells(now: Cells, before: Cells) -> list[tuple[OutcomeSums, OutcomeSums]]:
+    """Return (now, before) of the cells that have enough tasks in both periods to be compared."""
+    cells = [(now[key], before[key]) for key in now if key in before]
+    return [(n, b) for n, b in cells if min(n.tasks, b.tasks) >= MIN_CELL]
 
 
 def _cost_per_success(cells: list[tuple[OutcomeSums, OutcomeSums]]) -> float | None:
