@@ -1,13 +1,16 @@
 """Recorded tasks from common file formats. Every sample here is invented."""
 
+import codecs
 import gzip
 import json
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rollout_app.backtest.readers import values
 from rollout_app.backtest.readers.problems import UnreadableTasks
 from rollout_app.backtest.sources import Source, open_tasks
 from rollout_app.backtest.tasks import Answer, Task
@@ -42,6 +45,31 @@ def test_an_empty_value_is_missing_but_a_zero_is_not(tmp_path: Path) -> None:
     (task,) = tasks_of(written(tmp_path, "t.csv", TABLE + ",law,1,0,,\n"))
     assert task.request == {"attributes": {"subject": "law"}}
     assert task.answers == {"a/small": Answer(True, 0)}, "nothing is known of the large one"
+
+
+def test_grades_are_read_as_data_frames_write_them(tmp_path: Path) -> None:
+    """A column of 1, 0 and missing values becomes one of floats: 1.0, 0.0 and nothing."""
+    found = tasks_of(written(tmp_path, "t.csv", "n,a/b:success\n1,1.0\n2,0.0\n3,\n"))
+    assert [task.answers for task in found] == [
+        {"a/b": Answer(True, None)},
+        {"a/b": Answer(False, None)},
+        {},
+    ]
+    assert [values.yes_or_no(Decimal(text)) for text in ("1.00", "0.0", "NaN")] == [True, False, None]
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.json", "t.csv"])
+def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path: Path, name: str) -> None:
+    text = {"t.jsonl": '{"a/b:success": 1}\n', "t.json": '[{"a/b:success": 1}]', "t.csv": "a/b:success\n1\n"}
+    found = tasks_of(written(tmp_path, name, codecs.BOM_UTF8 + text[name].encode()))
+    assert found == [Task({}, {"a/b": Answer(True, None)})]
+
+
+def test_a_latency_that_no_sum_can_hold_is_refused(tmp_path: Path) -> None:
+    """Regression: the mean of two was infinite, which no JSON can say."""
+    table = written(tmp_path, "t.csv", "a/b:success,a/b:latency_ms\n1,1e308\n1,1e308\n")
+    with pytest.raises(UnreadableTasks, match="row 1, column a/b:latency_ms: a latency of 1e"):
+        tasks_of(table)
 
 
 def test_a_file_with_unreadable_values_is_refused_with_rows_and_columns(tmp_path: Path) -> None:

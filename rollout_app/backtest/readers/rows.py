@@ -7,6 +7,7 @@ Rows count from 1. A malformed row goes into `Problems` and reading continues, s
 file that cannot be read further is refused with the problems found so far. A file is never held in memory.
 """
 
+import codecs
 import csv
 import gzip
 import io
@@ -120,7 +121,9 @@ def _json_lines(place: Path, problems: Problems) -> Iterator[tuple[int, Row]]:
                 number += 1
                 if len(line) > MAX_LINE:
                     _refuse(place, problems, "length", f"the line is longer than {MAX_LINE:,} bytes", number)
-                if line.isspace():
+                if number == 1:
+                    line = line.removeprefix(codecs.BOM_UTF8)
+                if not line or line.isspace():
                     continue
                 try:
                     row = decode(line)
@@ -142,7 +145,7 @@ def _json_array(place: Path, problems: Problems) -> Iterator[tuple[int, Row]]:
             if len(text) > _ARRAY_LIMIT:
                 message = f"a JSON array of over {_ARRAY_LIMIT // 2**20} MiB: write it as JSON lines (.jsonl)"
                 _refuse(place, problems, "length", message)
-            document = msgspec.json.decode(text)
+            document = msgspec.json.decode(text.removeprefix(codecs.BOM_UTF8))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, *_BROKEN) as error:
             _refuse(place, problems, "encoding", f"it is not JSON: {error}")
     del text

@@ -9,8 +9,12 @@ from functools import lru_cache
 from typing import Any
 
 NUSD = 10**9
-_TRUE, _FALSE = frozenset({"1", "true", "yes", "y", "t"}), frozenset({"0", "false", "no", "n", "f"})
+_TRUE, _FALSE = (
+    frozenset({"1", "1.0", "true", "yes", "y", "t"}),
+    frozenset({"0", "0.0", "false", "no", "n", "f"}),
+)
 _EMPTY = frozenset({"", "null", "none", "nan", "n/a", "na"})
+_LONGEST_MS = 1e12  # 32 years; larger latencies would add up to infinity
 _LONGEST_NUMBER = 64  # characters; longer text is not a number, and too large to cache
 _WORDS: dict[Any, bool | None] = {"1": True, "0": False, "True": True, "False": False, "": None}
 
@@ -48,9 +52,9 @@ def yes_or_no(value: Any) -> bool | None:
     """Return True or False from 1/0, true/false, yes/no; None if missing. Raises `ValueError`."""
     if type(value) is str and value in _WORDS:
         return _WORDS[value]
-    if missing(value):
+    if missing(value) or (isinstance(value, Decimal) and value.is_nan()):
         return None
-    text = f"{value:g}" if isinstance(value, (float, Decimal)) else str(value)
+    text = f"{float(value):g}" if isinstance(value, (float, Decimal)) else str(value)
     if (word := text.strip().lower()) in _TRUE:
         return True
     if word in _FALSE:
@@ -83,6 +87,8 @@ def duration(value: Any, *, per_unit: float = 1.0) -> float | None:
         return None
     if found < 0:
         raise ValueError(f"a latency of {found:g}; it must be 0 or more")
+    if found * per_unit > _LONGEST_MS:
+        raise ValueError(f"a latency of {found:g}; it must be below {_LONGEST_MS / per_unit:g}")
     return found * per_unit
 
 
