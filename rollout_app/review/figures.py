@@ -45,12 +45,14 @@ def cost_interval(sums: OutcomeSums) -> tuple[float | None, float | None]:
     None below `N_MIN` tasks, without a success, or if the sums were read without their squares, so that the variance
     is unknown.
     """
-    cost, error = sums.cost_per_success, sums.success_moments.squared_error
-    if cost is None or sums.both_n < N_MIN or (sums.both_cost and not sums.both_cost_sq):
+    cost, n = sums.cost_per_success, sums.both_n
+    if cost is None or n < N_MIN or (sums.both_cost and not sums.both_cost_sq):
         return None, None
-    if not error:
+    if not cost:
         return cost, cost
-    log = around(math.log(cost), error)
+    # At least 1/n, as in the engine: without failures, constant costs would give an interval without width.
+    variance = max(sums.success_moments.relative_variance or 0.0, 1 / n)
+    log = around(math.log(cost), variance * n / sums.both_successes**2)
     return math.exp(min(log.low, 700.0)), math.exp(min(log.high, 700.0))
 
 

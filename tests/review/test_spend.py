@@ -94,6 +94,13 @@ def test_the_interval_covers_these_tasks_or_is_missing(place: Place) -> None:
     assert figures_of_the_whole(review(place, 7, "elsewhere")) == (None, None, None)
 
 
+def test_the_interval_without_failures_at_constant_costs_has_a_width(place: Place) -> None:
+    """Regression: 100 successes of 100 at one price gave an interval without width, as if none could ever fail."""
+    outcome(*place, NOW - DAY, tasks=100, cost=1_000, success=1.0)
+    low, high, _ = figures_of_the_whole(review(place, 7))
+    assert low is not None and high is not None and low < 1_000 / 1.01 and high > 1_000 * 1.01
+
+
 def test_the_sums_of_the_database_equal_those_of_the_outcomes(place: Place) -> None:
     """Spend, saving and the share with a known saving, by day and owner, compared with sums over the outcomes."""
     rng, other, now = random.Random(7), builders.workload("search", owner=builders.team("search")), NOW.date()

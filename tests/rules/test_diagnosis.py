@@ -398,3 +398,10 @@ def test_an_interval_nearly_always_contains_the_true_change(compare: Callable[..
         assert cost and failures
         held += cost.low <= -0.1 <= cost.high and failures.low <= 0 <= failures.high
     assert held >= 57
+
+
+def test_it_names_the_side_that_has_too_few_tasks() -> None:
+    """Regression: "5,000 tasks are too few", of a candidate that had 50 in the same minutes."""
+    compared = compare_arms([(sums(50), sums(5_000))])
+    said = diagnose(PolicyFigures(policy=sums(2_000), quality_bar=0.9, comparison=compared, models=TWO))
+    assert "50 tasks are too few" in said.sentence and "5,000" not in said.sentence

@@ -277,7 +277,7 @@ def _why_not(comparison: PeriodComparison) -> str:
     if comparison.covered < HIGH_SHARE and not comparison.concurrent:
         return "most tasks are on endpoints that had too little traffic then"
     if min(comparison.tasks) < N_MIN:
-        return f"{counted(comparison.tasks[1], 'task is', 'tasks are')} too few"
+        return f"{counted(min(comparison.tasks), 'task is', 'tasks are')} too few"
     return "too few of its tasks have both a known cost and a grade, or they cost nothing"
 
 
