@@ -91,7 +91,7 @@ def test_the_saving_is_of_the_endpoints_that_had_traffic_before(place: Place) ->
     rollout = completed(place)
     weeks(place, rollout, {})
     assert rollout.ended_at
-    new = {"endpoint": "/new", "tasks": 9_000, "cost": 50_000_000, "version": 2}
+    new: dict[str, Any] = {"endpoint": "/new", "tasks": 9_000, "cost": 50_000_000, "version": 2}
     outcome(*place, minute(rollout.ended_at + timedelta(hours=2)), **new)
     rollups.refresh()
     found = realised(rollout, clock.now())

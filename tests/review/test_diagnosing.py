@@ -1,6 +1,7 @@
 """What the diagnosis of a workload may compare."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ def test_answers_of_which_the_first_model_was_sure_do_not_make_it_the_strongest(
     place = environment, workload
     outcome(*place, now - 9 * DAY, tasks=10_000, success=0.908, cost=1_000, model="large")
     outcome(*place, now - 2 * DAY, tasks=6_000, success=0.98, cost=100, model="small", version=2)
-    hard = {"tasks": 4_000, "success": 0.8, "cost": 1_100, "model": "large", "version": 2}
+    hard: dict[str, Any] = {"tasks": 4_000, "success": 0.8, "cost": 1_100, "model": "large", "version": 2}
     outcome(*place, now - 2 * DAY, **hard, escalations=4_000)
     rollups.refresh()
     found = review_workload(environment, workload, end=now, length=7 * DAY).diagnosis

@@ -301,7 +301,7 @@ def test_a_day_that_is_partly_pruned_keeps_its_sums(
     rollups.prune(NOW)
     OutcomeBucket.objects.filter(minute__lt=NOW - 10 * DAY).delete()
     recount.rebuild(now=NOW)
-    late = {"tasks": 0, "success": 1.0, "graded": 1, "priced": 0, "rule": "graded late"}
+    late: dict[str, Any] = {"tasks": 0, "success": 1.0, "graded": 1, "priced": 0, "rule": "graded late"}
     outcome(*place, NOW - 12 * DAY, **late)  # a day without sums
     outcome(*place, old, **late)
     rollups.refresh(NOW)
