@@ -12,8 +12,10 @@ from controlplane.core.ids import uuid7
 from controlplane.core.names import validate_name
 
 
-def new_epoch() -> str:
-    return uuid7().hex
+def new_epoch(after: str = "") -> str:
+    """Return an epoch that sorts behind `after`, also if this machine's clock is behind the one that made it."""
+    epoch = uuid7().hex
+    return epoch if epoch > after else f"{int(after.replace('-', ''), 16) + 1:032x}"
 
 
 class Environment(models.Model):

@@ -67,7 +67,7 @@ def start_new_epoch(environment: Environment, *, actor: Actor, reason: str) -> E
     place: dict[str, Any] = {"environment": environment.name, "target": ("environment", environment.name)}
     with log.attempt(actor=actor, action="environment.new_epoch", reason=reason, **place):
         fresh = Environment.objects.select_for_update(no_key=True).get(pk=environment.pk)
-        before, fresh.epoch = fresh.epoch, new_epoch()
+        before, fresh.epoch = fresh.epoch, new_epoch(fresh.epoch)
         fresh.save(update_fields=["epoch"])
         transaction.on_commit(lambda: build.publish(fresh.name, fresh.revision))
         log.record(

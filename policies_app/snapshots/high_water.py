@@ -3,6 +3,10 @@
 Each gateway stores the highest revision served of each environment in `var/served.json`, outside the database. An
 environment whose epoch or revision is lower is withheld from routers: they would refuse the older revision anyway and
 keep what they have. `manage.py post_restore` starts a new epoch.
+
+It stays withheld until then. Once enough changes have followed the restore, its revision is as high as before, but
+the same numbers stand for other contents: a router that asks for what changed since its own revision would be told
+that it has everything. So the time at which the highest revision was made is stored, too, and must be the same.
 """
 
 import json
@@ -10,18 +14,26 @@ import logging
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.conf import settings
 
 from controlplane.audit.models import Head
 from controlplane.core import secretfile
+from policies_app.models import Revision
 from policies_app.snapshots.cache import SnapshotHeader
 
 log = logging.getLogger(__name__)
 
 WRITTEN_EVERY_S = 2.0
-Mark = tuple[str, int]  # epoch and revision; epochs start with their creation time, so they sort
+
+
+class Mark(NamedTuple):
+    """The newest snapshot served. Epochs start with their creation time, so marks sort."""
+
+    epoch: str
+    revision: int
+    made_at: str = ""  # by the environment's history; empty: not known
 
 
 def file() -> Path:
@@ -42,18 +54,22 @@ class HighWater:
         self._written_at = 0.0
 
     def is_behind(self, header: SnapshotHeader) -> bool:
-        """Return whether the database has an older state of the environment than was served before."""
+        """Return whether the database has, or had in this epoch, an older state than was served before."""
         self._read_once()
         mark = self._marks.get(header.name)
-        return mark is not None and (header.epoch, header.revision) < mark
+        if mark is None or header.epoch > mark.epoch:
+            return False
+        if (header.epoch, header.revision) < mark[:2]:
+            return True
+        return bool(mark.made_at) and _made_at(header, mark.revision) != mark.made_at
 
     def note(self, headers: Iterable[SnapshotHeader]) -> None:
         """Record what is served. Writes at most every `WRITTEN_EVERY_S`; a failing disk stops nothing."""
         for header in headers:
             self._read_once()
-            mark = (header.epoch, header.revision)
-            if mark > self._marks.get(header.name, ("", -1)):
-                self._marks[header.name] = mark
+            served = (header.epoch, header.revision)
+            if served > self._marks.get(header.name, ("", -1))[:2]:
+                self._marks[header.name] = Mark(*served, _made_at(header, header.revision))
                 self._changed = True
         if self._changed and self._chain and time.monotonic() - self._written_at >= WRITTEN_EVERY_S:
             self._write()
@@ -77,6 +93,13 @@ class HighWater:
             )
             return
         self._changed = False
+
+
+def _made_at(header: SnapshotHeader, revision: int) -> str:
+    """Return when a revision was made; empty if the history does not have it."""
+    made = Revision.objects.filter(environment_id=header.pk, number=revision)
+    at = made.values_list("at", flat=True).first()
+    return "" if at is None else at.isoformat()
 
 
 def forget(environments: Iterable[str]) -> None:
@@ -103,9 +126,9 @@ def _marks(content: Mapping[str, Any], chain: str) -> dict[str, Mark]:
     if not isinstance(marks, dict):
         return {}
     return {
-        str(name): (mark[0], mark[1])
+        str(name): Mark(*mark)
         for name, mark in marks.items()
-        if isinstance(mark, list | tuple) and [type(part) for part in mark] == [str, int]
+        if isinstance(mark, list | tuple) and tuple(map(type, mark)) in ((str, int), (str, int, str))
     }
 
 

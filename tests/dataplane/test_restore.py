@@ -1,19 +1,21 @@
 """A database restored from a backup: detected, withheld from routers, and repaired by `post_restore`."""
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import time_machine
 from django.core.management import CommandError, call_command
 from django.test import Client
 
 from controlplane.audit.models import Entry
 from controlplane.core.actors import SYSTEM
 from policies_app import actions
-from policies_app.models import Assignment, Environment, Revision, Router
+from policies_app.models import Assignment, Environment, Revision, Router, new_epoch
 from policies_app.snapshots import high_water
-from policies_app.snapshots.cache import SnapshotHeader
+from policies_app.snapshots.cache import SnapshotHeader, read_headers
 from policies_app.snapshots.high_water import HighWater
 from rollout_app.models import Rollout
 from tests.support import append_only, builders, places
@@ -40,8 +42,8 @@ def pinned(served: Served) -> None:
 
 
 def is_marked(served: Served, revision: int) -> bool:
-    marks = [each.get(served.environment.name) for each in high_water._content().values()]
-    return [served.environment.epoch, revision] in marks
+    marks = [each.get(served.environment.name) or () for each in high_water._content().values()]
+    return [served.environment.epoch, revision] in [list(mark[:2]) for mark in marks]
 
 
 def test_it_withholds_a_restored_environment_until_post_restore(
@@ -82,6 +84,35 @@ def test_it_detects_a_restore_under_a_running_gateway(
     )  # fmt: skip
     backup()
     assert waiting.result(30).code == "restored"
+
+
+def test_changes_after_a_restore_do_not_end_it(
+    plane: Plane, served: Served, backup: Callable[[], None]
+) -> None:
+    """The pin had the number of the revision that the router already had. It got 304, and counted as confirmed."""
+    pinned(served)
+    until(lambda: plane.snapshot(served.key).json()["revision"] == 2)
+    etag = plane.snapshot(served.key).headers["etag"]
+    name, watcher = served.environment.name, plane.gateway._watcher
+    until(lambda: watcher._high_water._marks[name].revision == 2)
+    backup()
+    until(lambda: plane.snapshot(served.key).status == 503)
+    pinned(served)
+    assert Environment.objects.get(pk=served.environment.pk).revision == 2
+    until(lambda: watcher._headers[name].revision == 2)  # the gateway has seen it
+    polled = plane.snapshot(served.key, query="?since=2", if_none_match=etag)
+    assert (polled.status, polled.code) == (503, "restored")
+    call_command("post_restore", reason="yesterday's backup")
+    until(lambda: plane.snapshot(served.key, query="?since=2", if_none_match=etag).status == 200)
+
+
+@pytest.mark.django_db
+def test_a_new_epoch_is_newer_although_the_clock_is_behind(settings: Any) -> None:
+    """Gateways compare epochs: with an older one, they would withhold the environment for ever."""
+    environment = builders.environment()
+    with time_machine.travel(datetime.now(UTC) - timedelta(days=1)):
+        call_command("post_restore", reason="backup")
+    assert Environment.objects.get(pk=environment.pk).epoch > environment.epoch
 
 
 @pytest.mark.django_db
@@ -133,10 +164,24 @@ def header(epoch: str, revision: int) -> SnapshotHeader:
 
 def test_it_remembers_across_processes(directory: Path) -> None:
     HighWater().note([header("b", 5)])
-    after = HighWater()
-    assert [after.is_behind(header(*mark)) for mark in [("b", 4), ("a", 9), ("b", 5), ("b", 6), ("c", 0)]] == [
-        True, True, False, False, False,
-    ]  # fmt: skip
+    marks = [("b", 4), ("a", 9), ("b", 5), ("b", 6), ("c", 0)]
+    assert [HighWater().is_behind(header(*mark)) for mark in marks] == [True, True, False, False, False]
+
+
+def test_a_gateway_that_was_stopped_notices_what_followed_a_restore(
+    served: Served, backup: Callable[[], None]
+) -> None:
+    """The environment has the revision that it served before, and it stands for something else."""
+    pinned(served)
+    mark = read_headers()[served.environment.name]
+    HighWater().note([mark])
+    assert not HighWater().is_behind(mark)
+    backup()
+    pinned(served)
+    pinned(served)
+    for later in (mark, mark._replace(revision=3)):
+        assert HighWater().is_behind(later)
+    assert not HighWater().is_behind(mark._replace(epoch=new_epoch(mark.epoch)))
 
 
 def test_it_never_lowers_what_another_process_wrote(directory: Path) -> None:
