@@ -1,8 +1,15 @@
-"""Verify the whole log: entries, head, checkpoints (rows, file, copies), and the rows that entries describe."""
+"""Verify the whole log: entries, head, checkpoints (rows, file, copies), and the rows that entries describe.
+
+All tables are read as of one moment: people and the engine go on writing, and an entry added between two reads would
+look as if somebody had forged it.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+
+from django.db import connection, transaction
 
 from controlplane.audit import chain, checkpoints, entries, log, notes
 from controlplane.audit.models import Checkpoint, Entry, Head
@@ -34,12 +41,18 @@ def verify(
     `with_file` says whether this machine keeps the checkpoint file; it does not if periodic jobs run elsewhere.
     """
     keys = [*signing.trusted_publics(), *other_keys]
+    # Before the rows: a checkpoint's row is committed before its note is written to the file.
+    file = checkpoints.file_text() if with_file else ""
+    with _one_moment():
+        return _verify(keys, copies, file, with_file)
+
+
+def _verify(keys: Sequence[bytes], copies: Sequence[str], file: str, with_file: bool) -> Verified:
     head = Head.objects.filter(pk=log.HEAD).first()
     unreadable = []
     if head is not None and not entries.is_readable(head):
         unreadable, head = [Finding("altered", 0, "the head row cannot be read", "head")], None
     rows = list(_checkpoints(unreadable))
-    file = checkpoints.file_text() if with_file else ""
     known = _notes_of("".join(row.note for row in rows), file, *copies)
     witness = Witness()
     wanted = [note.seq for note in known] + ([head.seq] if head else [])
@@ -54,12 +67,32 @@ def verify(
         *unreadable,
         *examination.findings,
         *_rows_against_notes(rows),
-        *(_rows_against_file(rows, file) if with_file else ()),
+        *(_rows_against_file(rows, file, checkpoints.file_text()) if with_file else ()),
         *witness.findings(),
     ]
     return Verified(
         list(dict.fromkeys(findings)), examination.count, examination.hash, rows[-1] if rows else None
     )
+
+
+@contextmanager
+def _one_moment() -> Iterator[None]:
+    """Let every query inside see the database as it was at the first one, without keeping others from writing."""
+    if connection.in_atomic_block:
+        yield
+    elif connection.vendor == "postgresql":
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            # Between two statements it checks hashes and signatures, for longer than the limit in a large log.
+            cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+            yield
+    else:
+        with connection.cursor() as cursor:
+            cursor.execute("BEGIN DEFERRED")  # `atomic` begins with IMMEDIATE, which locks out all writers
+            try:
+                yield
+            finally:
+                cursor.execute("ROLLBACK")
 
 
 def _checkpoints(unreadable: list[Finding]) -> Iterator[Checkpoint]:
@@ -112,8 +145,10 @@ def _rows_against_notes(rows: Sequence[Checkpoint]) -> Iterator[Finding]:
             yield Finding("altered", row.seq, f"its row's {', '.join(wrong)} differs from its note", where)
 
 
-def _rows_against_file(rows: Sequence[Checkpoint], file: str) -> Iterator[Finding]:
-    in_rows, in_file = {row.note for row in rows}, {note.whole for note in notes.read_all(file)}
+def _rows_against_file(rows: Sequence[Checkpoint], file: str, later: str) -> Iterator[Finding]:
+    """`file` was read before the rows, `later` after them."""
+    in_rows = {row.note for row in rows}
+    in_file = {note.whole for text in (file, later) for note in notes.read_all(text)}
     for row in rows:
         if row.note not in in_file:
             yield Finding("missing", row.seq, "its checkpoint is not in the file", f"checkpoint {row.seq}")
