@@ -17,6 +17,7 @@ REWRITTEN_AFTER_S = 25.0
 KEY_USE_AFTER_S = 60.0
 PARTLY_AFTER_S = 3_600.0
 MOST_BUFFERED = 100_000  # routers; further ones wait until the next write
+MOST_REFUSALS = 1_000  # workloads of one router between two writes
 
 RouterId = tuple[int, str]  # environment's primary key, router instance
 
@@ -46,6 +47,7 @@ class HeardRouter:
     refusals: dict[str, dict[str, Any]] = field(default_factory=dict)
     left: bool = False
     clock_ahead_s: float | None = None  # how far its reported minutes were ahead of the database's clock
+    late: bool = False  # could not be written, and nothing was heard since: another process may know more
 
 
 class FleetBuffer:
@@ -75,7 +77,8 @@ class FleetBuffer:
     def refused(self, environment: int, instance: str, client: str, revision: int, ack: Ack) -> None:
         """Record that a router refused a workload's new policy, and why. It keeps the older one."""
         with self._lock:
-            if heard := self._entry(environment, instance, client):
+            heard = self._entry(environment, instance, client)
+            if heard and len(heard.refusals) < MOST_REFUSALS:
                 heard.refusals[ack.workload or ""] = {
                     "digest": ack.digest,
                     "error": ack.error,
@@ -107,7 +110,8 @@ class FleetBuffer:
             if len(self._heard) >= MOST_BUFFERED:
                 return None
             heard = self._heard[router] = HeardRouter(client, 0.0)
-        heard.client, heard.at, heard.left = client or heard.client, time.monotonic(), False
+        heard.client, heard.at = client or heard.client, time.monotonic()
+        heard.left = heard.late = False
         return heard
 
     @property
@@ -126,6 +130,18 @@ class FleetBuffer:
         with self._lock:
             heard, self._heard = self._heard, {}
         return {router: each for router, each in heard.items() if self._is_due(router, each, now)}
+
+    def put_back(self, unwritten: dict[RouterId, HeardRouter]) -> None:
+        """Keep what a router says only once, although it could not be written: a refusal, and that it left."""
+        with self._lock:
+            for router, older in unwritten.items():
+                newer = self._heard.get(router)
+                if newer is not None:
+                    newer.refusals = older.refusals | newer.refusals
+                elif (older.refusals or older.left) and len(self._heard) < MOST_BUFFERED:
+                    once = HeardRouter(older.client, older.at, refusals=older.refusals, left=older.left)
+                    once.late = True
+                    self._heard[router] = once
 
     def take_used_keys(self, now: float) -> list[int]:
         """Return the keys whose use is due to be written, in order."""
@@ -147,6 +163,8 @@ class FleetBuffer:
     def note_written(self, written: dict[RouterId, HeardRouter], keys: list[int], now: float) -> None:
         self._used_at.update(dict.fromkeys(keys, now))
         for router, heard in written.items():
+            if heard.late:
+                continue
             tag = heard.tag or self._written.get(router, _NEVER)[1]
             self._written[router] = (heard.client, tag, now)
         if len(self._written) > 2 * MOST_BUFFERED:

@@ -15,7 +15,7 @@ from controlplane.core.threads import LoopThread
 from policies_app.fleet import listening
 from policies_app.fleet.buffer import FleetBuffer, HeardRouter, RouterId
 from policies_app.fleet.readback import TOGETHER
-from policies_app.models import Environment, Router
+from policies_app.models import Assignment, Environment, Router
 
 FLUSHED_EVERY_S = 2.0
 FORGOTTEN_AFTER = timedelta(days=7)
@@ -48,13 +48,17 @@ class FleetWriter(LoopThread):
 
 
 def flush(buffer: FleetBuffer) -> None:
-    """Write what was heard. After a failed write, the next polls provide it again."""
+    """Write what was heard. After a failed write, the next polls provide it again, or it is kept for the next."""
     now = time.monotonic()
     due, keys, partly = buffer.take_due(now), buffer.take_used_keys(now), buffer.take_partly(now)
     if not due and not keys and not partly:
         return
-    at = clock.now()
-    _upsert(due, lambda monotonic: at - timedelta(seconds=now - monotonic))
+    try:
+        at = clock.now()
+        _upsert(due, lambda monotonic: at - timedelta(seconds=now - monotonic))
+    except Exception:
+        buffer.put_back(due)
+        raise
     Key.objects.filter(pk__in=keys).update(last_used_at=at)
     buffer.note_written(due, keys, now)
     # A router without a row is recorded with its next report.
@@ -85,16 +89,21 @@ def _upsert(heard: dict[RouterId, HeardRouter], stamp: Stamp) -> None:
     """
     living = set(Environment.objects.values_list("pk", flat=True)) if heard else set()
     routers = sorted(router for router in heard if router[0] in living)
-    before = _rejections(router for router in routers if heard[router].refusals)
+    refusing = [router for router in routers if heard[router].refusals]
+    before, served = _rejections(refusing), _served_names(refusing)
     rows: dict[tuple[str, ...], list[Router]] = defaultdict(list)
     for router in routers:
         latest, at = heard[router], stamp(heard[router].at)
         columns = _columns(latest, at, stamp)
         if latest.refusals:
             stamped = {name: refusal | {"at": at.isoformat()} for name, refusal in latest.refusals.items()}
-            columns["rejected"] = before.get(router, {}) | stamped
+            known = before.get(router, {}) | stamped
+            # Only what is served can be refused. A router could fill its row with any other names.
+            columns["rejected"] = {name: known[name] for name in known if (router[0], name) in served}
         row = Router(environment_id=router[0], instance=router[1], first_polled_at=at, **columns)
-        rows[tuple(columns)].append(row)
+        # What was heard late must not replace the time at which another process has heard the router since.
+        changed = columns.keys() - {"client", "polled_at"} if latest.late else columns
+        rows[tuple(column for column in columns if column in changed)].append(row)
     for columns_heard, of_these in rows.items():
         Router.objects.bulk_create(
             of_these,
@@ -126,3 +135,9 @@ def _rejections(routers: Iterable[RouterId]) -> dict[RouterId, dict[str, Any]]:
     environments = {environment for environment, _ in routers}
     rows = Router.objects.filter(environment_id__in=environments).exclude(rejected={})
     return {(e, i): r for e, i, r in rows.values_list("environment_id", "instance", "rejected")}
+
+
+def _served_names(routers: Iterable[RouterId]) -> set[tuple[int, str]]:
+    """Return (environment, workload) of everything served in the environments of these routers."""
+    served = Assignment.objects.filter(environment__in={environment for environment, _ in routers})
+    return set(served.values_list("environment_id", "workload__name"))

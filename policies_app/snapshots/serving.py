@@ -42,7 +42,7 @@ KEPT_BYTES = 256 * 1024 * 1024  # limit for one environment's bodies
 _TAG = re.compile(rb'(?:W/)?("[^"]*")')
 # Suffixes that compressing proxies append to a tag inside its quotes: Apache `-gzip`, Jetty `--gzip`.
 _COMPRESSED = re.compile(rb'-{1,2}(?:gzip|br|zstd|deflate)"$')
-_OURS = re.compile(rb'"([^".]{1,64})\.(\d{1,18})\.[0-9a-f]{16}"')
+_OURS = re.compile(rb'"([^".]{1,36})\.(\d{1,18})\.[0-9a-f]{16}"')  # 36: no longer than the epoch's column
 _WAIT = re.compile(rb"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
 
 

@@ -3,10 +3,12 @@
 from typing import Any
 
 import pytest
+from django.db import OperationalError
 
 from controlplane.core.actors import SYSTEM
 from policies_app import actions
 from policies_app.fleet import readback
+from policies_app.fleet.acks import Ack
 from policies_app.fleet.buffer import FleetBuffer
 from policies_app.fleet.writer import flush, prune
 from policies_app.models import Router
@@ -76,6 +78,52 @@ def test_it_keeps_a_refusal_through_later_polls(plane: Plane, served: Served) ->
     plane.post(DOOR, served.key, {"router": "r-5", "revision": 1, "state": "applied"})
     until(lambda: readback.read_back(served.environment, 1).confirmed)
     assert len(readback.read_back(served.environment, 1).rejected) == 1
+
+
+def test_it_keeps_a_refusal_that_could_not_be_written(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failover in the two seconds after 204. A router says it only once, and the rollout would go on."""
+    name, digest = served.assignment.workload.name, served.assignment.baseline.digest
+    refusal = Ack("rejected", "r-5", workload=name, digest=digest, error="no")
+    heard, place = FleetBuffer(), (served.environment.pk, "r-5", "")
+    heard.polled(*place, served.environment.epoch, 1)
+    heard.refused(*place, 1, refusal)
+    heard.left(served.environment.pk, "job", "")
+    with monkeypatch.context() as patched:
+        patched.setattr(Router.objects, "bulk_create", _read_only)
+        with pytest.raises(OperationalError):
+            flush(heard)
+    elsewhere = FleetBuffer()  # another gateway hears it, and writes first
+    elsewhere.polled(*place, served.environment.epoch, 1)
+    flush(elsewhere)
+    polled_at = Router.objects.get(instance="r-5").polled_at
+    flush(heard)
+    row = Router.objects.get(instance="r-5")
+    assert (row.rejected[name]["error"], row.revision, row.polled_at) == ("no", 1, polled_at)
+    assert Router.objects.get(instance="job").left_at is not None
+
+
+def _read_only(*rows: object, **options: object) -> None:
+    raise OperationalError("cannot execute INSERT in a read-only transaction")
+
+
+def test_it_keeps_no_refusal_of_what_is_not_served(served: Served) -> None:
+    """Its row would grow with every name that the router makes up."""
+    heard = FleetBuffer()
+    for name in (served.assignment.workload.name, "made-up-1", "made-up-2"):
+        refusal = Ack("rejected", "r-5", workload=name, digest="d", error="no")
+        heard.refused(served.environment.pk, "r-5", "", 1, refusal)
+    flush(heard)
+    assert list(Router.objects.get().rejected) == [served.assignment.workload.name]
+
+
+def test_a_tag_that_is_too_long_is_not_ours(plane: Plane, served: Served) -> None:
+    """PostgreSQL refused its epoch, and with it everything that the gateway had heard, for as long as it polled."""
+    plane.snapshot(served.key, if_none_match=f'"{"e" * 37}.1.0123456789abcdef"', pointsman_router="r-5")
+    row = until(lambda: _row("r-5"))
+    assert isinstance(row, Router)
+    assert (row.epoch, row.revision) == ("", 0)
 
 
 def test_it_stops_counting_routers_that_went_silent(plane: Plane, served: Served) -> None:
