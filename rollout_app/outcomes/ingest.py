@@ -1,6 +1,7 @@
 """POST /router/v1/outcomes, events and feedback: check, pass to the group commit, answer 202 after the commit."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -39,6 +40,9 @@ from rollout_app.outcomes.store import Submission
 T = TypeVar("T")
 
 CLOCK_RETRY_S = 30
+# Reports that may wait for a look-up, each with its body. Without a limit, memory would grow for as long as the
+# database does not answer.
+MOST_LOOKUPS = 256
 READ_INLINE = 64 * 1024  # bytes; larger bodies are decoded in a thread
 
 
@@ -55,6 +59,7 @@ class Ingest:
         self._group_commit = GroupCommit()
         self.reported = ReportedTasks()
         self._lookups = ThreadPoolExecutor(1, thread_name_prefix="ingest-lookups")
+        self._looking_up = 0  # reports that wait for it
 
     def start(self) -> None:
         self._group_commit.start()
@@ -196,9 +201,18 @@ class Ingest:
             await self._looked_up(self._names.load_signals)
 
     async def _looked_up(self, lookup: Callable[..., T], *given: object) -> T:
-        """Query the database in the thread that has a connection for it."""
+        """Query the database in the thread that has a connection for it.
+
+        Raises `Unavailable`, also for a report that has waited for its turn as long as a statement may take: otherwise
+        many would wait for the time limits of all those before them.
+        """
+        if self._looking_up >= MOST_LOOKUPS:
+            raise _database_away()
+        asked = time.monotonic()
 
         def run() -> T:
+            if time.monotonic() - asked > SHORT_S:
+                raise _database_away()
             try:
                 with patience(SHORT_S):
                     return lookup(*given)
@@ -206,10 +220,13 @@ class Ingest:
                 connection.close()
                 raise
 
+        self._looking_up += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._lookups, run)
         except Error:
-            raise Unavailable("The database is unavailable; send it again.", retry_after=5) from None
+            raise _database_away() from None
+        finally:
+            self._looking_up -= 1
 
     def _refuse_ahead(self, request: Request, environment: int, newest: datetime, now: datetime) -> None:
         """Raise `ClockAhead` if the router's clock is ahead. The router keeps its counts and is told the
@@ -255,6 +272,10 @@ def _now() -> datetime:
     if now is None:
         raise Unavailable("The server has not read the database's clock yet; send it again.", retry_after=1)
     return now
+
+
+def _database_away() -> Unavailable:
+    return Unavailable("The database is unavailable; send it again.", retry_after=5)
 
 
 @cache

@@ -73,7 +73,10 @@ class KnownNames:
             "workload", "number"
         ):
             versions[pk].add(number)
-        rollouts = Rollout.objects.filter(pk__in={uuid for item in wanted if (uuid := _uuid(item.rollout))})
+        # Only started ones: until then a rollout has no outcomes, and its baseline and its stages may change.
+        rollouts = Rollout.objects.filter(
+            pk__in={uuid for item in wanted if (uuid := _uuid(item.rollout))}, started_at__isnull=False
+        )
         for rollout in rollouts.select_related("baseline", "candidate"):
             arms = {"baseline": rollout.baseline.number, "candidate": rollout.candidate.number}
             known = KnownRollout(rollout.environment_id, rollout.workload_id, arms, len(rollout.stages))
