@@ -33,6 +33,7 @@ SIGN_IN_THREADS = 2
 SIGN_INS = ("/console/login/", "/console/account/", "/console/invitation/")
 MOST_WAITING = 256  # queued requests; further ones get a 503
 BODY_LIMIT = 4 * 1024 * 1024  # bytes; Django's own limits are lower
+MOST_HELD = 128 * 1024 * 1024  # bytes of the bodies of running and queued requests
 IN_MEMORY = 1024 * 1024  # bytes of a response; larger ones go to a temporary file
 ANSWER_LIMIT = 2 * 1024 * 1024 * 1024  # bytes
 
@@ -46,6 +47,7 @@ class Bridge(Collector):
         self._signing_in = ThreadPoolExecutor(SIGN_IN_THREADS, thread_name_prefix="sign-in")
         self._most = threads + MOST_WAITING
         self._running = 0  # requests running or waiting for a thread
+        self._held = 0  # bytes of their bodies
         self._bodies = Bodies()
 
     async def __call__(self, request: Request) -> Reply:
@@ -53,16 +55,18 @@ class Bridge(Collector):
         request."""
         try:
             body = await self._bodies.read(request, BODY_LIMIT)
-            if self._running >= self._most:
+            if self._running >= self._most or self._held + len(body) > MOST_HELD:
                 raise Unavailable("Too many requests are waiting for the console and the API.", retry_after=2)
         except PointsmanError as error:
             return problem(error)
         self._running += 1
+        self._held += len(body)
         try:
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._pool(request), self._run, environ(request, body))
         finally:
             self._running -= 1
+            self._held -= len(body)
 
     def _pool(self, request: Request) -> ThreadPoolExecutor:
         hashes = request.method == "POST" and request.path.startswith(SIGN_INS)

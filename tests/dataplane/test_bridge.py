@@ -171,6 +171,24 @@ def test_it_limits_the_queue_for_threads(rig: Rig, wsgi: Wsgi, monkeypatch: pyte
     until(lambda: rig.bridge._running == 0)
 
 
+def test_it_limits_the_bytes_that_wait_for_threads(
+    rig: Rig, wsgi: Wsgi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the database does not answer, anybody could fill the memory with bodies for the sign-in page."""
+    monkeypatch.setattr(bridge, "MOST_HELD", 5)
+    post = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
+    wsgi.may_go_on.clear()
+    client = Client(rig.port).send(post)
+    until(lambda: rig.bridge._running == 1)
+    refused = rig.ask(post)
+    assert (refused.status, refused.code) == (503, "unavailable")
+    wsgi.may_go_on.set()
+    assert client.answer().body == b"whole"
+    client.close()
+    until(lambda: rig.bridge._running == 0)
+    assert rig.ask(post).body == b"whole"
+
+
 def test_a_failure_in_the_middle_is_not_taken_for_the_end(wsgi: Wsgi) -> None:
     """The gateway turns it into an answer (`Gateway._guarded`)."""
     wsgi.pieces, wsgi.fails = [b"one", b"two"], True
