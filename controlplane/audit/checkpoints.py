@@ -6,7 +6,9 @@ checkpoint.
 """
 
 import base64
+import errno
 import logging
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -88,8 +90,17 @@ def _append_missing() -> None:
         logger.warning("the checkpoint file lacked %d earlier notes; they were written again", len(lost) - 1)
     path = checkpoint_file()
     path.touch(mode=0o600)
-    with path.open("a", encoding="utf-8") as file:
-        file.writelines(note + "\n" for note in lost)
+    text = "".join(note + "\n" for note in lost).encode()
+    with path.open("ab", buffering=0) as file:
+        before = file.seek(0, os.SEEK_END)
+        written = 0
+        try:
+            written = file.write(text)  # on a full disk perhaps less, without an error
+        finally:
+            if written < len(text):  # half a note in the file would look like tampering for ever
+                file.truncate(before)
+    if written < len(text):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 def _missing_notes() -> list[str]:

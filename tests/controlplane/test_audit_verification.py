@@ -1,5 +1,8 @@
 """Verification of the whole log: head, checkpoints, their file, and the rows of other tables."""
 
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +103,31 @@ def test_a_checkpoint_that_holds_no_note_or_more_is_found(content: str) -> None:
     kept = {"twice": f"{made.note}\n{made.note}", "more": f"{made.note}more"}.get(content, content)
     changed("UPDATE audit_checkpoint SET note = %s", kept)
     assert "checkpoint 1: altered: its row does not contain a signed note" in found()
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond this: the rest of a write is refused, as on a full disk."""
+    before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
+
+
+@needs
+def test_a_full_disk_leaves_no_half_note_in_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be text that is not a checkpoint, which looks like tampering, and stays."""
+    write()
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints, "_write_down", lambda made: None)  # the process died after the commit
+        assert checkpoints.make() is not None
+    with files_of_at_most(60), pytest.raises(OSError, match="space"):
+        checkpoints._append_missing()
+    assert checkpoints.file_text() == ""
+    checkpoints._append_missing()
+    assert found() == []
 
 
 @needs
