@@ -36,6 +36,7 @@ SLICE = (
     "graded_capped_on_success", "graded_sum",
 )  # fmt: skip
 MOST_SLICES = 64  # endpoints or route pairs per row; further ones are added up as "other"
+MOST_NAMES = 64  # models, or kinds of error, per row; likewise
 OTHER = "other"
 _SLICE_AT = tuple(map(NUMBERS.index, SLICE))
 
@@ -175,6 +176,13 @@ def _add_counts(mine: Counts, other: Counts) -> None:
         mine.update(other)
 
 
+def _add_names(mine: Counts, other: Counts) -> None:
+    """Add counts by name. A router that makes up names (an error's whole text) must not make its row grow for ever."""
+    for name, figure in other.items():
+        place = name if name in mine or len(mine) < MOST_NAMES else OTHER
+        mine[place] = mine.get(place, 0) + figure
+
+
 def _add_histogram(mine: Counts, other: Counts) -> None:
     if mine:
         mine["zero"] += other["zero"]
@@ -219,6 +227,6 @@ def _add_slices(mine: Slices, other: Slices) -> None:
 
 
 _ADDERS: tuple[Callable[[Any, Any], None], ...] = (
-    _add_histogram, _add_histogram, _add_groups, _add_counts, _add_counts, _add_shadow, _add_counts, _add_slices,
+    _add_histogram, _add_histogram, _add_groups, _add_names, _add_names, _add_shadow, _add_counts, _add_slices,
     _add_slices, _add_groups,
 )  # fmt: skip

@@ -33,6 +33,16 @@ def test_it_aggregates_events_into_buckets(plane: Plane, served: Served) -> None
     assert row.minute.second == 0
 
 
+def test_kinds_of_errors_without_end_are_added_up(plane: Plane, served: Served) -> None:
+    """A router that reports an error's whole text made the minute's row grow, and each report slower."""
+    failed = [event(served.assignment, success=False, error=f"no answer to request {n}") for n in range(70)]
+    for some in (failed[:40], failed[40:]):
+        assert plane.post(DOOR, served.key, {"events": some}).status == 202
+    for row in (OutcomeBucket.objects.get(), ArmTotals.objects.get()):
+        kinds = row.errors_by_kind
+        assert (len(kinds), kinds["other"], sum(kinds.values()), row.errors) == (65, 6, 70, 70)
+
+
 def test_it_counts_each_event_once(plane: Plane, served: Served) -> None:
     one, two, three = (event(served.assignment) for _ in range(3))
     plane.post(DOOR, served.key, {"events": [one, two, two]})
