@@ -76,6 +76,7 @@ class LoopThread(threading.Thread):
 
     def _try_round(self) -> float:
         try:
+            close_aged_connections()
             wait = self.round()
         except Exception as error:
             self._note_failure(error)
@@ -99,6 +100,18 @@ class LoopThread(threading.Thread):
         text = f"{type(error).__name__}: {error}".splitlines()[0]
         lasting = now - self._failing_since
         log.warning("%s fails, for %.0f s now: %s", self.name, lasting, text, exc_info=traceback)
+
+
+def close_aged_connections() -> None:
+    """Close this thread's connections that are older than `CONN_MAX_AGE`, as Django does after each request.
+
+    After a failover, the former primary may go on answering, read-only and out of date. A thread that only reads
+    meets no error there, and would never reach the new one.
+    """
+    for connection in connections.all(initialized_only=True):
+        most, ends = connection.settings_dict["CONN_MAX_AGE"], connection.close_at
+        if most and ends is not None and time.monotonic() >= ends and not connection.in_atomic_block:
+            connection.close()
 
 
 def _close_connections() -> None:

@@ -14,6 +14,7 @@ from controlplane.access.keyring import Caller
 from controlplane.core import clock
 from controlplane.core.errors import ClockAhead, Unavailable
 from controlplane.core.patience import SHORT_S, patience
+from controlplane.core.threads import close_aged_connections
 from controlplane.web.replies import Reply, Request, json_reply
 from pointsman.reporting import consistency
 from pointsman.reporting.histogram import index
@@ -214,6 +215,7 @@ class Ingest:
             if time.monotonic() - asked > SHORT_S:
                 raise _database_away()
             try:
+                close_aged_connections()
                 with patience(SHORT_S):
                     return lookup(*given)
             except Error:

@@ -14,7 +14,7 @@ from django.test import Client
 
 from controlplane.access.actions import revoke_key
 from controlplane.access.keyring import Keyring
-from controlplane.core import patience, threads
+from controlplane.core import clock, patience, threads
 from controlplane.core.actors import SYSTEM
 from controlplane.core.threads import LoopThread
 from policies_app import actions
@@ -261,3 +261,23 @@ def test_a_thread_limits_its_wait_for_an_answer() -> None:
     with connection.cursor() as cursor:  # the next connection works normally
         cursor.execute("SELECT 1")
         assert cursor.fetchone() == (1,)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_thread_that_only_reads_connects_again_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a failover by a name, the former primary may go on answering, out of date: the watcher read it for ever."""
+    monkeypatch.setitem(connection.settings_dict, "CONN_MAX_AGE", 60)
+
+    class Reads(LoopThread):
+        def round(self) -> float:
+            clock.now()
+            return 0
+
+    thread = Reads("reads")
+    thread._try_round()
+    first = connection.connection
+    thread._try_round()
+    assert connection.connection is first
+    connection.close_at = time.monotonic()
+    thread._try_round()
+    assert connection.connection is not first
