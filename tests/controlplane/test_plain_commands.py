@@ -27,6 +27,13 @@ def test_a_port_out_of_range_is_refused(port: int) -> None:
         call_command("serve", port=port)
 
 
+@pytest.mark.parametrize("grace", [-1.0, float("nan"), 1e9])
+def test_a_grace_that_nobody_can_wait_is_refused(grace: float) -> None:
+    """The server slept for it when it was told to end: an error there kept it running."""
+    with pytest.raises(CommandError, match="--grace is from 0 to 3600 seconds"):
+        call_command("serve", grace=grace)
+
+
 def test_a_command_that_asks_for_a_password_needs_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     def ended(prompt: str = "") -> str:
         raise EOFError

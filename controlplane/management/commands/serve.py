@@ -16,6 +16,7 @@ from controlplane.core.program import command
 from controlplane.server import process
 
 logger = logging.getLogger(__name__)
+MOST_GRACE_S = 3_600
 
 
 class Command(BaseCommand):
@@ -35,6 +36,8 @@ class Command(BaseCommand):
             raise CommandError(f"A port is a number from 0 to 65535, not {port}.")
         if workers < 1:
             raise CommandError(f"Serve with 1 or more workers, not {workers}.")
+        if not 0 <= options["grace"] <= MOST_GRACE_S:
+            raise CommandError(f"--grace is from 0 to {MOST_GRACE_S} seconds, not {options['grace']:g}.")
         if workers > 1 and settings.DATABASES["default"]["ENGINE"].endswith("sqlite3"):
             raise CommandError(
                 "SQLite allows one writer: serve with one worker, or set DATABASE_URL to a PostgreSQL database."
