@@ -333,7 +333,7 @@ LOGGING = {
     "disable_existing_loggers": False,
     "formatters": {
         "json": {"()": "controlplane.core.logs.JsonLines"},
-        "text": {"format": "{asctime} {levelname:7} {name}: {message}", "style": "{"},
+        "text": {"()": "controlplane.core.logs.TextLines"},
     },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT}},
     "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="INFO").upper()},

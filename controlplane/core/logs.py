@@ -1,6 +1,7 @@
 """JSON log lines, one object per line, linked to audit entries by `request_id`."""
 
 import logging
+import re
 import sys
 import threading
 from datetime import UTC, datetime
@@ -12,6 +13,24 @@ from pythonjsonlogger.json import JsonFormatter
 from controlplane.core import context
 
 log = logging.getLogger(__name__)
+# An invitation's link is all that its account needs. Django logs the address of each request that it refuses or that
+# fails, as when the database is read-only.
+_LINK = re.compile(r"(/console/invitation/)[^/?\s\"'\\]+")
+
+
+def masked(line: str) -> str:
+    """Hide what would let a reader of the log in."""
+    return _LINK.sub(r"\1...", line)
+
+
+class TextLines(logging.Formatter):
+    """Lines for people."""
+
+    def __init__(self) -> None:
+        super().__init__("{asctime} {levelname:7} {name}: {message}", style="{")
+
+    def format(self, record: logging.LogRecord) -> str:
+        return masked(super().format(record))
 
 
 class JsonLines(JsonFormatter):
@@ -19,6 +38,9 @@ class JsonLines(JsonFormatter):
 
     def __init__(self) -> None:
         super().__init__("%(message)s", rename_fields={"exc_info": "error"}, json_default=str)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return masked(super().format(record))
 
     def add_fields(
         self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]

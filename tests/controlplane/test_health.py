@@ -20,7 +20,7 @@ from django.test import Client
 from controlplane.audit.models import Head
 from controlplane.core import clock, heartbeats, problems, schedule, signing
 from controlplane.core.context import request_context
-from controlplane.core.logs import JsonLines
+from controlplane.core.logs import JsonLines, TextLines
 from controlplane.core.models import Heartbeat
 from controlplane.server import checks, health
 from controlplane.server.health import Health
@@ -273,6 +273,17 @@ def test_a_log_line_is_one_json_object_with_its_request() -> None:
         "request_id": "r-1",
         "rollout": "r1",
     }.items() <= (found.items())
+
+
+@pytest.mark.parametrize("lines", [JsonLines(), TextLines()])
+def test_a_log_line_does_not_show_an_invitations_link(lines: logging.Formatter, rf: Any) -> None:
+    """Whoever has the link can make the account. A failed request is logged with its address."""
+    request = rf.get("/console/invitation/s3cr3t-t0ken_x/?next=/console/")
+    record = logging.LogRecord("django.request", logging.ERROR, "f", 1, "%s: %s", ("No", request.path), None)
+    record.request = request
+    line = lines.format(record)
+    assert "s3cr3t" not in line
+    assert "/console/invitation/.../" in line
 
 
 def test_every_line_of_a_json_log_is_json(tmp_path: Path) -> None:
