@@ -374,9 +374,9 @@ HOST = env.str("HOST", default="127.0.0.1")
 PORT = env.int("PORT", default=8000, most=65_535)
 WORKERS = env.int("WORKERS", default=1, least=1)  # server processes; more than one needs PostgreSQL
 MAX_WAITERS_PER_KEY = env.int("POINTSMAN_MAX_WAITERS_PER_KEY", default=10_000, least=1)  # per process
-# How many days outcomes are kept by endpoint, rule and model; and totals by arm, and feedback.
-OUTCOME_RETENTION_DAYS = env.int("POINTSMAN_OUTCOME_RETENTION_DAYS", default=90, least=1, most=36_500)
-TOTALS_RETENTION_DAYS = env.int("POINTSMAN_TOTALS_RETENTION_DAYS", default=400, least=1, most=36_500)
+# Days to keep outcomes by endpoint, rule and model; totals by arm and feedback. Routers may report a week late.
+OUTCOME_RETENTION_DAYS = env.int("POINTSMAN_OUTCOME_RETENTION_DAYS", default=90, least=9, most=36_500)
+TOTALS_RETENTION_DAYS = env.int("POINTSMAN_TOTALS_RETENTION_DAYS", default=400, least=9, most=36_500)
 
 # --- Notifications --------------------------------------------------------------------------------------
 # The console's public address, for links in messages: `https://pointsman.example.org`.

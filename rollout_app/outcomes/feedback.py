@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from django.conf import settings
+
 from pointsman.errors import PointsmanError as ClientError
 from pointsman.reporting.consistency import NEWEST
 from pointsman.token import DecisionToken
@@ -15,8 +17,7 @@ from rollout_app.outcomes.aggregate import ArmContribution, Contribution, RouteK
 from rollout_app.outcomes.schemas import FeedbackItem, Problem
 from rollout_app.outcomes.store import Grade
 
-# Sums of older tasks may already be pruned: their feedback is stored but grades nothing.
-OLDEST = timedelta(days=28)
+OLDEST = timedelta(days=28)  # feedback on older tasks is stored but grades nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +80,18 @@ def grade(
         at=now,
     )
     moment = datetime.fromtimestamp(token.at, UTC)
-    if item.kind != workload.signal or item.success is None or not now - OLDEST <= moment <= now + NEWEST:
+    if item.kind != workload.signal or item.success is None or not _oldest(now) <= moment <= now + NEWEST:
         return Grade(row, ())
     return Grade(row, _changes(environment, item.success, token, workload, cap, moment))
+
+
+def _oldest(now: datetime) -> datetime:
+    """Return the earliest task that can be graded.
+
+    Not one whose day may be partly pruned: the day's sums would be made again, from this grade alone.
+    """
+    kept = min(settings.OUTCOME_RETENTION_DAYS, settings.TOTALS_RETENTION_DAYS)
+    return now - min(OLDEST, timedelta(days=kept - 2))
 
 
 def _identity(decision_id: str, token: DecisionToken) -> str:

@@ -137,7 +137,7 @@ def test_it_names_a_file_that_is_missing(
     [
         ("REQUIRE_SECOND_FACTOR", "enabled", "REQUIRE_SECOND_FACTOR is 'enabled': use on or off."),
         # Zero days would delete every outcome at the next pruning.
-        ("POINTSMAN_OUTCOME_RETENTION_DAYS", "0", "POINTSMAN_OUTCOME_RETENTION_DAYS is 0; it must be from 1"),
+        ("POINTSMAN_OUTCOME_RETENTION_DAYS", "0", "POINTSMAN_OUTCOME_RETENTION_DAYS is 0; it must be from 9"),
         ("LOG_FORMAT", "xml", "LOG_FORMAT is 'xml': use text or json."),
     ],
 )

@@ -107,6 +107,17 @@ def test_a_grade_of_a_minute_out_of_reach_is_stored_but_not_counted(
     assert (ArmTotals.objects.exists(), Feedback.objects.count()) == (False, 1)
 
 
+@pytest.mark.parametrize(("days", "counted"), [(11, True), (13, False)])
+def test_a_grade_of_a_day_that_may_be_pruned_is_not_counted(
+    plane: Plane, served: Served, settings: Any, days: int, counted: bool
+) -> None:
+    """The sums of that day, which are kept for longer, would be made again from this grade alone."""
+    settings.OUTCOME_RETENTION_DAYS = 14
+    at = datetime.now(UTC) - timedelta(days=days)
+    say(plane, served, review(decision(served, 1, at=int(at.timestamp())), True))
+    assert (ArmTotals.objects.exists(), Feedback.objects.count()) == (counted, 1)
+
+
 @pytest.mark.parametrize("by_whom", ["the process that took it", "another, after that was killed"])
 def test_a_deferred_grade_is_counted_once(served: Served, by_whom: str) -> None:
     token = DecisionToken.decode(decision(served, 1))
