@@ -177,7 +177,7 @@ _CACHE = (
     else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
 )
 CACHES = {
-    "default": _CACHE,
+    "default": _CACHE | ({"BACKEND": "controlplane.core.redis_or_memory.RedisOrMemory"} if REDIS_URL else {}),
     # Request counts by address, in a cache of their own so that they do not evict other entries.
     "limits": _CACHE if REDIS_URL else _CACHE | {"LOCATION": "limits", "OPTIONS": {"MAX_ENTRIES": 100_000}},
 }

@@ -68,6 +68,24 @@ def test_the_password_alone_opens_nothing(client: Client, maria: User, secret: s
     assert last_body()["evidence"] == {"by": ["password", "totp"]}
 
 
+@pytest.mark.parametrize("backend", ["controlplane.core.redis_or_memory.RedisOrMemory"])
+def test_a_second_factor_needs_no_redis(
+    backend: str, client: Client, maria: User, secret: str, settings: Any
+) -> None:
+    """Without it the workers stand still, and people must be able to roll back."""
+    settings.CACHES = settings.CACHES | {
+        "default": {"BACKEND": backend, "LOCATION": "redis://127.0.0.1:1", "OPTIONS": {"socket_timeout": 0.5}}
+    }
+    with_password(client)
+    used = {"code": code(secret)}
+    assert client.post("/console/login/second-factor/", {"code": "000000"}).status_code == 200
+    assert client.post("/console/login/second-factor/", used).status_code == 302
+    assert inside(client)
+    again = Client()
+    with_password(again)
+    assert "The code is wrong" in text(again.post("/console/login/second-factor/", used))
+
+
 def test_a_wrong_code_is_recorded_for_the_person(client: Client, maria: User, secret: str) -> None:
     with_password(client)
     answer = client.post("/console/login/second-factor/", {"code": "000000"})

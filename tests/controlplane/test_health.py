@@ -133,10 +133,9 @@ def test_the_age_of_each_thread_is_part_of_readiness(age: float | None, outcome:
 def test_it_is_ready_without_redis_and_says_so(settings: Any) -> None:
     """Without Redis, changes are found by polling. One unreachable Redis must not take every gateway out of service."""
     settings.REDIS_URL = f"redis://127.0.0.1:{free_port()}/0"
-    settings.CACHES = {
-        "default": {**settings.CACHES["default"], "LOCATION": settings.REDIS_URL}
-        | {"BACKEND": "django.core.cache.backends.redis.RedisCache"}
-    }
+    away = {**settings.CACHES["default"], "LOCATION": settings.REDIS_URL}
+    away["BACKEND"] = "django.core.cache.backends.redis.RedisCache"
+    settings.CACHES = dict.fromkeys(("default", "limits"), away)
     found = _looked()
     assert found.readiness().status == 200
     assert _checks(found)["redis"].startswith("ConnectionError")
