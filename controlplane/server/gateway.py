@@ -67,7 +67,7 @@ class Gateway:
             PREFIX + "feedback": Endpoint("POST", self.ingest.feedback, 1024 * 1024, Counter()),
             PREFIX + "samples": Endpoint("POST", self._samples.receive, 256 * 1024, Counter()),
         }
-        remote = RemoteEvaluation(self.snapshots.cache)
+        remote = RemoteEvaluation(self.snapshots.environment_of)
         self._remote = Endpoint("POST", remote.evaluate, 64 * 1024, Counter())
         self._elsewhere: Counter[int] = Counter()  # responses for unknown paths under the prefix
         self._watcher = Watcher(self.snapshots, self._keyring)

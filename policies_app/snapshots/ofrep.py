@@ -13,16 +13,18 @@ stage.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
+from controlplane.access.keyring import Caller
+from controlplane.core.errors import NotFound
 from controlplane.web.replies import Reply, Request, json_reply
 from pointsman.assignment import WorkloadAssignment
 from pointsman.choose import decide
 from pointsman.integrations.flags import inputs_of, metadata_of, reason_of, units_of
-from policies_app.snapshots.cache import CachedEnvironment, Selection, SnapshotCache
+from policies_app.snapshots.cache import CachedEnvironment, Selection
 from policies_app.snapshots.compiled import assignment_of
 
 _MAX_CONTEXT = 64 * 1024  # the largest request in bytes
@@ -34,18 +36,27 @@ PREFIX = "/ofrep/v1/evaluate/flags"
 class RemoteEvaluation:
     """The OFREP endpoint. A router key sees the workloads of its environment that it may see."""
 
-    def __init__(self, cache: SnapshotCache) -> None:
-        self._cache = cache
+    def __init__(self, environment_of: Callable[[Caller], CachedEnvironment]) -> None:
+        self._environment_of = environment_of
 
     def evaluate(self, request: Request, body: bytes) -> Reply:
-        """Return the evaluation of one workload or of all."""
-        environment = self._cache.get(request.caller.environment)
+        """Return the evaluation of one workload or of all.
+
+        Raises `Restored` and `Unavailable`: an answer without flags would make a provider drop those that it has.
+        """
+        environment = self._served(request.caller)
         name = request.path.removeprefix(PREFIX).removeprefix("/")
         if name:
             return evaluate_one(environment, request.caller.workloads, name, body)
         return evaluate_all(
             environment, request.caller.workloads, body, request.headers.get(b"if-none-match")
         )
+
+    def _served(self, caller: Caller) -> CachedEnvironment | None:
+        try:
+            return self._environment_of(caller)
+        except NotFound:
+            return None  # it was deleted, so it has no flags
 
 
 class ContextRefused(ValueError):

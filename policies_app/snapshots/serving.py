@@ -32,10 +32,8 @@ from policies_app.snapshots.cache import (
 T = TypeVar("T")
 
 LONGEST_WAIT_S = 30
-# Waiters woken per turn of the event loop, so that other requests run in between.
-WOKEN_AT_ONCE = 32
-# Bodies up to this size are built on the event loop: a thread would cost more than it saves.
-BUILT_INLINE = 128 * 1024  # bytes
+WOKEN_AT_ONCE = 32  # waiters per turn of the event loop, so that other requests run in between
+BUILT_INLINE = 128 * 1024  # bytes; up to this size a thread would cost more than it saves
 KEPT_ANSWERS = 1_024
 SHORT = 1_024  # bytes of request headers and query; for longer ones nothing is cached
 KEPT_BYTES = 256 * 1024 * 1024  # limit for one environment's bodies
@@ -141,7 +139,7 @@ class SnapshotService:
     # --- internals -------------------------------------------------------------------------------------
 
     def environment_of(self, caller: Caller) -> CachedEnvironment:
-        """Return what the key's environment serves now. Raises `Restored` and `NotFound`."""
+        """Return what the key's environment serves now. Raises `Restored`, `Unavailable` and `NotFound`."""
         try:
             return self.cache[caller.environment]
         except KeyError:
@@ -150,6 +148,8 @@ class SnapshotService:
                     "The database was restored from a backup and is older than what routers have. They keep theirs.",
                     retry_after=30,
                 ) from None
+            if not self.cache:  # the database stopped answering between the keys and the environments
+                raise Unavailable("The environments have not been read yet.", retry_after=1) from None
             raise NotFound(f"The environment {caller.environment!r} no longer exists.") from None
 
     def _heard(self, request: Request, environment: CachedEnvironment, epoch: str, revision: int) -> None:

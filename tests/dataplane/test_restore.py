@@ -59,6 +59,11 @@ def test_it_withholds_a_restored_environment_until_post_restore(
     with Plane() as plane:
         polled = plane.snapshot(served.key)
         assert (polled.status, polled.code) == (503, "restored")
+        flags = plane.post("/ofrep/v1/evaluate/flags", served.key, {})
+        assert (flags.status, flags.code) == (
+            503,
+            "restored",
+        )  # no flags at all would replace those they have
         reported = plane.post("/router/v1/outcomes", served.key, batch(bucket(served.assignment)))
         assert reported.status == 503  # the router keeps it; it is not refused for good
 
