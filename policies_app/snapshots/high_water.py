@@ -61,7 +61,7 @@ class HighWater:
             return False
         if (header.epoch, header.revision) < mark[:2]:
             return True
-        return bool(mark.made_at) and _made_at(header, mark.revision) != mark.made_at
+        return bool(mark.made_at) and made_at(header, mark.revision) != mark.made_at
 
     def note(self, headers: Iterable[SnapshotHeader]) -> None:
         """Record what is served. Writes at most every `WRITTEN_EVERY_S`; a failing disk stops nothing."""
@@ -69,7 +69,7 @@ class HighWater:
             self._read_once()
             served = (header.epoch, header.revision)
             if served > self._marks.get(header.name, ("", -1))[:2]:
-                self._marks[header.name] = Mark(*served, _made_at(header, header.revision))
+                self._marks[header.name] = Mark(*served, made_at(header, header.revision))
                 self._changed = True
         if self._changed and self._chain and time.monotonic() - self._written_at >= WRITTEN_EVERY_S:
             self._write()
@@ -95,7 +95,7 @@ class HighWater:
         self._changed = False
 
 
-def _made_at(header: SnapshotHeader, revision: int) -> str:
+def made_at(header: SnapshotHeader, revision: int) -> str:
     """Return when a revision was made; empty if the history does not have it."""
     made = Revision.objects.filter(environment_id=header.pk, number=revision)
     at = made.values_list("at", flat=True).first()

@@ -26,7 +26,7 @@ from django.db.models import Q
 from controlplane.core import clock, signing
 from controlplane.core.ids import uuid7
 from policies_app.models import Environment, Published, Revision
-from policies_app.snapshots import build, cache, object_store
+from policies_app.snapshots import build, cache, high_water, object_store
 from policies_app.snapshots.cache import CachedEnvironment, SnapshotBody, SnapshotHeader, SnapshotQuery
 from policies_app.snapshots.object_store import BucketError, Overtaken, StoredObject
 
@@ -39,6 +39,12 @@ CHECKED_AFTER = timedelta(seconds=60)  # interval for checking the object itself
 ROUNDS = 3  # attempts, if others write at the same time
 RETRY_FIRST_S, RETRY_MOST_S = 2.0, 60.0
 _TAG = re.compile(r'"([^".]{1,64})\.(\d{1,18})\.[0-9a-f]{16}"')
+
+MADE_AT = "pointsman-made-at"  # metadata: when the object's revision was made
+_WHY_LATER = (
+    "does another instance publish there, or was this one restored from a backup? Then run manage.py post_restore, "
+    "or delete the object to publish this one."
+)
 
 _changed = threading.Event()
 _one_at_a_time = threading.Lock()
@@ -238,7 +244,7 @@ def _bring_up_to_date(header: SnapshotHeader, row: Published) -> tuple[Published
             return None
         body = build.signed_body(cached, EVERYTHING)
         try:
-            return wanted, store.put(key, body.plain, seen, **_parameters(body, wanted.revision))
+            return wanted, store.put(key, body.plain, seen, **_parameters(body, cached.header))
         except Overtaken:
             log.info("%s: another process wrote first; trying again", key)
     raise BucketError(f"Other processes wrote the object {ROUNDS} times in a row.")
@@ -253,13 +259,17 @@ def _refuse_older(header: SnapshotHeader, seen: StoredObject | None) -> None:
     if there > (header.epoch, header.revision):
         raise BucketError(
             f"The bucket holds a later snapshot (epoch {there[0]}, revision {there[1]}) than this instance "
-            f"serves (epoch {header.epoch}, revision {header.revision}): does another instance publish there, or "
-            "was this one restored from a backup? Then run manage.py post_restore, or delete the object to publish "
-            "this one."
+            f"serves (epoch {header.epoch}, revision {header.revision}): {_WHY_LATER}"
+        )
+    made_at = seen.metadata.get(MADE_AT) if seen else ""
+    if made_at and there[0] == header.epoch and made_at != high_water.made_at(header, there[1]):
+        # It was restored, and then changed as often as before: the same numbers stand for other contents.
+        raise BucketError(
+            f"The bucket holds another revision {there[1]} than this instance made: {_WHY_LATER}"
         )
 
 
-def _parameters(body: SnapshotBody, revision: int) -> dict[str, Any]:
+def _parameters(body: SnapshotBody, header: SnapshotHeader) -> dict[str, Any]:
     headers = dict(body.headers)
     return {
         "ContentType": "application/json",
@@ -267,7 +277,8 @@ def _parameters(body: SnapshotBody, revision: int) -> dict[str, Any]:
         "Metadata": {
             "pointsman-signature": headers[b"pointsman-signature"].decode(),
             "pointsman-etag": body.etag.decode(),
-            "pointsman-revision": str(revision),
+            "pointsman-revision": str(header.revision),
+            MADE_AT: high_water.made_at(header, header.revision),
         },
     }
 

@@ -17,11 +17,11 @@ from controlplane.core.actors import SYSTEM
 from controlplane.server import checks
 from pointsman.sync.signature import PublicKeys
 from policies_app import actions
-from policies_app.models import Assignment, Environment, Published, new_epoch
+from policies_app.models import Assignment, Environment, Published, Revision, new_epoch
 from policies_app.snapshots import build, cache, object_store, publish
 from policies_app.snapshots.metrics import PublishedFigures
 from policies_app.snapshots.object_store import BucketError
-from tests.support import builders
+from tests.support import append_only, builders
 from tests.support.object_store import REGION, S3
 
 pytestmark = pytest.mark.django_db
@@ -212,6 +212,26 @@ def test_an_instance_behind_the_bucket_reports_it_and_writes_nothing(
     Published.objects.update(retry_at=None)
     assert publish.sweep() == 1
     assert s3.get(place).json()["revision"] == 1
+
+
+def test_an_instance_restored_and_changed_since_writes_nothing(
+    assignment: Assignment, place: str, s3: S3
+) -> None:
+    """Its revisions have numbers that were published before, with another content."""
+    backup = Assignment.objects.get(pk=assignment.pk)
+    pin(assignment)
+    publish.sweep()
+    with append_only.lifted():
+        Revision.objects.filter(environment=assignment.environment, number__gt=1).delete()
+    Environment.objects.filter(pk=assignment.environment.pk).update(revision=1)
+    backup.save()
+    Published.objects.update(revision=1, tag="of the backup")
+    for alias in ("small", "large"):
+        pin(backup, alias)
+        Published.objects.update(retry_at=None)
+        assert publish.sweep() == 0
+        assert "another revision 2 than this instance made" in row(assignment).error
+    assert s3.get(place).json()["revision"] == 2
 
 
 def test_an_object_overwritten_or_deleted_by_others_is_restored(
