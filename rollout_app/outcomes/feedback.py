@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -9,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from django.conf import settings
 
 from pointsman.errors import PointsmanError as ClientError
+from pointsman.reporting import limits
 from pointsman.reporting.consistency import NEWEST
 from pointsman.token import DecisionToken
 from rollout_app.models import Feedback
@@ -17,6 +19,8 @@ from rollout_app.outcomes.aggregate import ArmContribution, Contribution, RouteK
 from rollout_app.outcomes.schemas import FeedbackItem, Problem
 from rollout_app.outcomes.store import Grade
 
+_LATEST = 253_402_300_799  # the last second of the year 9999
+_UNSTORABLE = re.compile("[\\0\ud800-\udfff]")  # NUL and lone surrogates: no database stores them as text
 OLDEST = timedelta(days=28)  # feedback on older tasks is stored but grades nothing
 
 
@@ -50,9 +54,21 @@ def token_of(
 
 
 def _is_plausible(token: DecisionToken) -> bool:
-    texts: Iterable[tuple[str, int]] = ((token.endpoint, 200), (token.rule, 120), (token.model, 120))
-    in_range = 0 < token.version < 2**31 and 0 <= token.at < 2**40
-    return in_range and not any(len(text) > most or "\0" in text for text, most in texts)
+    """Return whether each field fits its column. Anybody can make a token: an application passes on what it gets."""
+    pair, cell, cost = token.differing or "", token.cell or 0, token.cost_nusd or 0
+    texts: Iterable[tuple[str, int]] = (
+        (token.workload, limits.NAME), (token.endpoint, limits.TEXT), (token.rule, limits.NAME),
+        (token.model, limits.NAME), (pair, limits.PAIR),
+    )  # fmt: skip
+    return (
+        0 < token.version <= limits.VERSION
+        and 0 <= (token.stage or 0) <= limits.STAGE
+        and 0 <= token.at <= _LATEST
+        and cell < limits.CELLS
+        and cost <= limits.TASK_COST_NUSD
+        and (not pair or ">" in pair or pair in (limits.SAME, limits.OTHER))
+        and all(len(text) <= most and not _UNSTORABLE.search(text) for text, most in texts)
+    )
 
 
 def grade(

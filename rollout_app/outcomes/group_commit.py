@@ -18,13 +18,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from django.db import DatabaseError, DataError, connection
+from django.db import DatabaseError, connection
 
 from controlplane.core.errors import InvalidInput, PointsmanError, TooMany, Unavailable
 from controlplane.core.patience import SHORT_S, patience
 from rollout_app import nudges
 from rollout_app.outcomes import store
-from rollout_app.outcomes.store import Accepted, DeferredGroups, Submission
+from rollout_app.outcomes.store import BAD_DATA, Accepted, DeferredGroups, Submission
 
 log = logging.getLogger(__name__)
 
@@ -187,9 +187,9 @@ class GroupCommit(threading.Thread):
         """Handle a group of which nothing was written. For bad data, try each request alone to find the one at
         fault.
         """
-        if not isinstance(error, DataError) or connection.in_atomic_block:
+        if not isinstance(error, BAD_DATA) or connection.in_atomic_block:
             _close_quietly()
-        if len(group) > 1 and isinstance(error, DataError):
+        if len(group) > 1 and isinstance(error, BAD_DATA):
             for waiting in group:
                 self._commit([waiting])
             return
@@ -237,8 +237,8 @@ class GroupCommit(threading.Thread):
 
 
 def _not_written(error: Exception) -> PointsmanError:
-    if isinstance(error, DataError):
-        return InvalidInput("A figure is too large to be counted.")
+    if isinstance(error, BAD_DATA):
+        return InvalidInput("A figure or a text of it cannot be stored.")
     return Unavailable("The outcomes could not be written; send the batch again.", retry_after=5)
 
 

@@ -26,8 +26,8 @@ from typing import NamedTuple
 import msgspec
 import zstandard
 from django.conf import settings
-from django.db import connection, transaction
-from django.db.models import Model, Q
+from django.db import DataError, connection, transaction
+from django.db.models import Model, Q, QuerySet
 
 from controlplane.core import clock
 from controlplane.core.bulk import chunks, encode, stored
@@ -54,6 +54,8 @@ BATCHES_KEPT = timedelta(days=8)
 ABANDONED_AFTER = timedelta(seconds=15)
 RETRY_UNREADABLE_AFTER = timedelta(hours=1)
 _ABANDONED_AT_ONCE = 20  # groups per transaction
+# What the content of one request can cause. It must not keep the others from being counted.
+BAD_DATA = (DataError, ValueError, ArithmeticError)
 _IDS = 2_000  # ids per statement
 _LOCK = 0x706F696E  # our advisory locks are (this, environment)
 
@@ -173,16 +175,36 @@ def flush(deferred: DeferredGroups) -> set[str]:
 def flush_abandoned(now: datetime | None = None) -> tuple[int, set[str]]:
     """Count some groups that were never flushed. Return how many, and the rollouts whose figures changed.
 
-    An unreadable group is tried again after `RETRY_UNREADABLE_AFTER`. Its outcomes were accepted, so it is never
-    dropped.
+    A group that cannot be read, or not be counted, is tried again after `RETRY_UNREADABLE_AFTER`. Its outcomes were
+    accepted, so it is never dropped.
     """
     now = now or clock.now()
+    try:
+        return _count_abandoned(now, _ABANDONED_AT_ONCE)
+    except BAD_DATA:
+        try:
+            return _count_abandoned(now, 1)
+        except BAD_DATA:
+            _set_aside(now)
+            return 0, set()
+
+
+def _abandoned(now: datetime) -> QuerySet[DeferredGroup]:
+    # A time further in the future than we ever set was written by a clock that has been corrected since.
+    past = Q(at__lt=now - ABANDONED_AFTER) | Q(at__gt=now + RETRY_UNREADABLE_AFTER)
+    return DeferredGroup.objects.select_for_update(skip_locked=True).filter(past).order_by("pk")
+
+
+def _set_aside(now: datetime) -> None:
     with transaction.atomic():
-        # A time further in the future than we ever set was written by a clock that has been corrected since.
-        abandoned = DeferredGroup.objects.select_for_update(skip_locked=True).filter(
-            Q(at__lt=now - ABANDONED_AFTER) | Q(at__gt=now + RETRY_UNREADABLE_AFTER)
-        )
-        groups = dict(abandoned.order_by("pk").values_list("pk", "body")[:_ABANDONED_AT_ONCE])
+        for pk in list(_abandoned(now).values_list("pk", flat=True)[:1]):
+            log.exception("deferred group %d cannot be counted; it is kept and tried again", pk)
+            DeferredGroup.objects.filter(pk=pk).update(at=now + RETRY_UNREADABLE_AFTER)
+
+
+def _count_abandoned(now: datetime, most: int) -> tuple[int, set[str]]:
+    with transaction.atomic():
+        groups = dict(_abandoned(now).values_list("pk", "body")[:most])
         totals, unread = Totals(), set()
         for pk, body in groups.items():
             try:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from django.db import OperationalError, connection
+from django.db import DataError, OperationalError, connection
 from django.db.models import Sum, Value
 
 from controlplane.core import clock
@@ -18,7 +18,7 @@ from rollout_app.outcomes import group_commit, store
 from rollout_app.outcomes.aggregate import NUMBERS, Contribution, Details, RouteKey
 from rollout_app.outcomes.schemas import ReportedGroup
 from rollout_app.outcomes.store import ABANDONED_AFTER, DeferredGroups, Submission
-from rollout_app.outcomes.upserts import LARGEST
+from rollout_app.outcomes.upserts import LARGEST, add_to_rows
 from tests.support.plane import PATIENCE_S, Asked, Plane, Served, until
 from tests.support.reports import NOW, batch, bucket
 
@@ -149,6 +149,24 @@ def test_it_sets_unreadable_groups_aside(served: Served, caplog: pytest.LogCaptu
     assert store.flush_abandoned(_later()) == (0, set())  # not again at once
     assert store.flush_abandoned(_later() + store.RETRY_UNREADABLE_AFTER) == (0, set())
     assert DeferredGroup.objects.get() == torn
+
+
+def test_it_sets_aside_what_cannot_be_counted(
+    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One such group kept all others, whose reports had been accepted, from ever being counted."""
+
+    def strict(model: Any, sums: Any) -> None:
+        if any(getattr(key, "endpoint", "") == "/bad" for key in sums):
+            raise DataError("unsupported Unicode escape sequence")
+        add_to_rows(model, sums)
+
+    monkeypatch.setattr(store, "add_to_rows", strict)
+    for endpoint in ("/a", "/bad", "/b"):
+        store.defer([_submission(served, endpoint)], DeferredGroups())
+    assert [store.flush_abandoned(_later())[0] for _ in range(4)] == [1, 0, 1, 0]
+    assert (_counted(), DeferredGroup.objects.count()) == (6, 1)
+    assert "cannot be counted" in caplog.text
 
 
 def test_it_stops_at_the_largest_figure(served: Served) -> None:

@@ -1,6 +1,9 @@
 """POST /router/v1/feedback: one item per decision and kind."""
 
+import json
 import time
+from base64 import urlsafe_b64encode
+from binascii import crc32
 from typing import Any
 
 import pytest
@@ -19,6 +22,14 @@ def _token(served: Served, **changes: Any) -> str:
         endpoint="/tickets", rule="heavy", model="large", at=int(time.time()), nonce="n1",
     )  # fmt: skip
     return token._replace(**changes).encode()
+
+
+def _crafted(served: Served, **changes: Any) -> str:
+    """Return a token as somebody could make it by hand: with any character."""
+    made = DecisionToken.decode(_token(served))._replace(**changes)
+    body = json.dumps(made).encode()
+    packed = urlsafe_b64encode(crc32(body).to_bytes(4, "big") + body)
+    return "2." + packed.rstrip(b"=").decode()
 
 
 def _say(plane: Plane, served: Served, *words: dict[str, Any]) -> Any:
@@ -60,13 +71,24 @@ def test_it_stores_one_item_of_each_kind(plane: Plane, served: Served) -> None:
         {"arm": "other"},
         {"endpoint": "x" * 300},
         {"rule": "nul\0"},
+        {"workload": "\ud800"},
+        {"endpoint": "\ud800"},
+        {"differing": "\0>large"},
+        {"differing": "\udfff>large"},
+        {"differing": "neither"},
+        {"differing": "a>" + "b" * 250},
+        {"cell": 1024},
+        {"at": 2**40 - 1},
+        {"cost_nusd": 10**400},
+        {"cost_nusd": 10**12 + 1},
     ],
+    ids=lambda change: next(iter(change)),
 )
 def test_it_refuses_a_decision_that_was_not_made_here(
     plane: Plane, served: Served, change: dict[str, Any]
 ) -> None:
     good = {"decision_id": _token(served), "kind": "downstream", "success": True}
-    answer = _say(plane, served, good, {**good, "decision_id": _token(served, **change)})
+    answer = _say(plane, served, good, {**good, "decision_id": _crafted(served, **change)})
     assert (answer.status, answer.code) == (422, "invalid_input")
     assert {problem["index"] for problem in answer.json()["problems"]} == {1}
     assert not Feedback.objects.exists()
