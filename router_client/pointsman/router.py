@@ -430,6 +430,14 @@ class Router:
                 items,
             )
 
+    def __del__(self) -> None:
+        """Let the thread of a router that was never closed send what is waiting, and end.
+
+        Each run of a notebook's cell makes another router; their threads would poll for as long as the process runs.
+        """
+        if getattr(self, "_started", False) and not self._closed:
+            self._background.leave()
+
     async def aclose(self) -> None:
         """Like `close`, for coroutines: does not block the event loop."""
         await asyncio.to_thread(self.close)

@@ -1,6 +1,7 @@
 """The router's public interface: decisions, outcomes, status."""
 
 import asyncio
+import gc
 import math
 import subprocess
 import sys
@@ -272,6 +273,20 @@ def test_it_works_inside_an_event_loop_without_blocking_it(plane: FakeControlPla
     assert beats
     assert all(beats)
     assert plane.tasks("summaries") == 1
+
+
+def test_a_router_that_was_forgotten_sends_its_outcomes_and_leaves(plane: FakeControlPlane) -> None:
+    """As in a notebook, whose cell makes another router at each run."""
+
+    def cell() -> str:
+        router = plane.router(pace=Pace(first_poll_within=0, flush_every=60, stop_within=20))
+        router.record(router.decide("summaries"), success=True)
+        return router.instance
+
+    names = {cell() for _ in range(3)}
+    gc.collect()
+    assert plane.wait_for(lambda: {one["router"] for one in plane.acks if one["state"] == "leaving"} == names)
+    assert plane.tasks("summaries") == 3
 
 
 def test_it_counts_exactly_with_many_threads() -> None:
