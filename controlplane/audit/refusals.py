@@ -89,10 +89,11 @@ def _window_of(actor: Actor) -> RefusalWindow:
     """Return the actor's window, locked; restart it if the last minute is over."""
     now = clock.now()
     key = f"{actor.kind}:{actor.id}"
-    RefusalWindow.objects.get_or_create(
-        actor_key=key, defaults={"actor_label": actor.label, "actor_user_id": actor.user_id, "began_at": now}
-    )
-    window = RefusalWindow.objects.select_for_update().get(actor_key=key)
+    window, locked = None, RefusalWindow.objects.select_for_update().filter(actor_key=key)
+    while window is None:  # the periodic job may delete the row before it is locked
+        new = RefusalWindow(actor_key=key, actor_label=actor.label, actor_user_id=actor.user_id, began_at=now)
+        RefusalWindow.objects.bulk_create([new], ignore_conflicts=True)
+        window = locked.first()
     if _is_over(window, now):
         _fold(window)
         window.began_at, window.recorded, window.folded, window.counts = now, 0, 0, {}

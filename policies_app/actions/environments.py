@@ -1,5 +1,6 @@
 """Writes to environments."""
 
+from datetime import datetime
 from typing import Any
 
 from django.db import transaction
@@ -7,14 +8,24 @@ from django.db import transaction
 from controlplane.audit import log
 from controlplane.core import clock, reasons
 from controlplane.core.actors import Actor
-from controlplane.core.errors import ApprovalMissing
+from controlplane.core.errors import ApprovalMissing, InvalidInput
 from policies_app.audited_rows import create_row, edit_row
 from policies_app.models import Environment, new_epoch
 from policies_app.snapshots import build
 
 
 def register_environment(name: str, *, actor: Actor, reason: str = "", **fields: Any) -> Environment:
+    _refuse_empty_freeze(fields.get("frozen_from"), fields.get("frozen_until"))
     return create_row(Environment(name=name, **fields), "environment.register", actor=actor, reason=reason)
+
+
+def _refuse_empty_freeze(begins: datetime | None, ends: datetime | None) -> None:
+    """Raise `InvalidInput` for a freeze that would never be in force."""
+    if begins is not None and (ends is None or ends <= begins):
+        message = "It ends before it begins." if ends else "A freeze needs an end."
+        raise InvalidInput(
+            f"The freeze is not valid. {message}", [{"path": "frozen_until", "message": message}]
+        )
 
 
 def edit_environment(
@@ -38,6 +49,8 @@ def edit_environment(
         ends, begins = (
             changes.get(name, getattr(environment, name)) for name in ("frozen_until", "frozen_from")
         )
+        if changes.get("frozen_from") or (begins and changes.get("frozen_until")):
+            _refuse_empty_freeze(begins, ends)
         shorter = until is not None and (ends is None or ends < until)
         if environment.is_frozen(now) and (shorter or (begins is not None and begins > now)):
             reasons.demand(actor, reason, f"This ends the change freeze of {environment.name} early")

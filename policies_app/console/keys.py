@@ -3,6 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
+from django.db.models import F
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
@@ -29,12 +30,15 @@ from policies_app.console.setup_forms import KeyForm, RotateForm
 from policies_app.forms import ReasonForm
 from policies_app.models import Workload
 
+# The keys that work first, on PostgreSQL too, which sorts null last.
+_ORDER = (F("revoked_at").asc(nulls_first=True), "-created_at", "-pk")
+
 
 @console_view("GET")
 def keys(request: HttpRequest) -> HttpResponse:
     """List the keys that this person may manage: those of environments they administer, and their own."""
     must(request, None, permissions.ANYWHERE)
-    rows = paginated(request, keys_managed_by(actor(request)).order_by("revoked_at", "-created_at"))
+    rows = paginated(request, keys_managed_by(actor(request)).order_by(*_ORDER))
     listed = [(key, _state(key), _may_rotate(request, key)) for key in rows]
     return page(request, "setup/keys.html", {"rows": rows, "listed": listed}, title="Keys")
 

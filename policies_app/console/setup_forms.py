@@ -5,7 +5,7 @@ A form of an existing object carries the version that was shown (`expected`). If
 """
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -57,6 +57,14 @@ class UtcDateTimeField(forms.DateTimeField):
     def __init__(self, **options: Any) -> None:
         widget = forms.DateTimeInput(attrs={"type": "datetime-local"}, format="%Y-%m-%dT%H:%M")
         super().__init__(widget=widget, **options)
+
+    def to_python(self, value: Any) -> datetime | None:
+        """Return the time in UTC. A typed offset may lead out of the years 1 to 9999."""
+        at = super().to_python(value)
+        try:
+            return at and at.astimezone(UTC)
+        except OverflowError:
+            raise forms.ValidationError(self.error_messages["invalid"], code="invalid") from None
 
     def has_changed(self, initial: Any, data: Any) -> bool:
         # The picker has no seconds.

@@ -1,12 +1,13 @@
 """Forms of the rollout pages. They read and check input; actions do all writes."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from django import forms
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from policies_app.console.setup_forms import UtcDateTimeField
 from policies_app.models import Environment, PolicyVersion, Workload
 from rollout_app.models import Plan
 
@@ -39,11 +40,8 @@ class AmendForm(RolloutReasonForm):
     """Change the plan or the time; empty fields stay as they are."""
 
     plan = forms.ModelChoiceField(Plan.objects.all(), required=False, empty_label="unchanged")
-    scheduled_for = forms.DateTimeField(
-        required=False,
-        label="Start at",
-        widget=forms.DateTimeInput(attrs={"type": "datetime-local"}, format="%Y-%m-%dT%H:%M"),
-        help_text="UTC. Leave it empty to start by hand.",
+    scheduled_for = UtcDateTimeField(
+        required=False, label="Start at", help_text="UTC. Leave it empty to start by hand."
     )
     field_order = ["plan", "scheduled_for", "reason"]
 
@@ -56,7 +54,7 @@ class AmendForm(RolloutReasonForm):
 
 
 def _ahead(at: datetime | None) -> datetime | None:
-    if at is not None and at.astimezone(UTC) < timezone.now():
+    if at is not None and at < timezone.now():
         raise forms.ValidationError("This is in the past. Leave it empty to start by hand.")
     return at
 
@@ -81,11 +79,8 @@ class ProposeForm(forms.Form):
         ),
         help_text="The approver reads it, and the audit log keeps it.",
     )
-    scheduled_for = forms.DateTimeField(
-        required=False,
-        label="Start at",
-        widget=forms.DateTimeInput(attrs={"type": "datetime-local"}),
-        help_text="UTC. Leave it empty to start by hand.",
+    scheduled_for = UtcDateTimeField(
+        required=False, label="Start at", help_text="UTC. Leave it empty to start by hand."
     )
 
     def __init__(

@@ -77,6 +77,8 @@ def test_it_schedules(people: People, summaries: Workload, production: Environme
         ({"candidate": 0}, "Select a valid choice"),
         ({"scheduled_for": "2020-01-01T00:00"}, "This is in the past"),
         ({"scheduled_for": "soon"}, "Enter a valid date/time"),
+        ({"scheduled_for": "9999-12-31T23:59-12:00"}, "Enter a valid date/time"),
+        ({"scheduled_for": "0001-01-01T00:00+12:00"}, "Enter a valid date/time"),
     ],
 )
 def test_it_refuses_an_incomplete_or_invalid_proposal(

@@ -12,7 +12,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from controlplane.access import change_requests
-from controlplane.access.actions import issue_key
+from controlplane.access.actions import issue_key, revoke_key
 from controlplane.access.models import Key
 from controlplane.audit.models import Entry
 from controlplane.core.actors import SYSTEM
@@ -294,6 +294,15 @@ def test_a_key_is_rotated_and_revoked(people: People, production: Environment) -
     successor.refresh_from_db()
     assert successor.revoked_at is not None
     assert "revoked" in shown(client, "keys")
+
+
+def test_keys_that_work_are_listed_first(people: People, production: Environment) -> None:
+    """PostgreSQL sorts null last, and the keys that work were below all revoked ones."""
+    for label in ("first", "second", "third"):
+        issue_key("router", production.name, label, actor=SYSTEM)
+    revoke_key(Key.objects.get(label="second").key_id, actor=SYSTEM, reason="lost")
+    listed = people("ada", "admin").get(reverse("console:keys")).context["listed"]
+    assert [key.label for key, *_ in listed] == ["third", "first", "second"]
 
 
 def test_keys_of_other_environments_are_hidden_and_cannot_be_revoked(

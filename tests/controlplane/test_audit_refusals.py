@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import time_machine
-from django.db.models import F
+from django.db.models import F, QuerySet
 
 from controlplane.audit import entries, log, refusals
 from controlplane.audit.models import Entry, RefusalWindow
@@ -118,6 +118,23 @@ def test_another_job_changes_the_second_window_meanwhile(
         refusals.fold_old()
     assert len(folded()) == 1
     assert RefusalWindow.objects.count() == (0 if other_job.startswith("folds") else 1)
+
+
+def test_the_job_deletes_the_window_before_it_is_locked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The refusal became a 500, and was not recorded."""
+    refuse(EVA, 1)
+    lock = QuerySet.select_for_update
+
+    def late(rows: Any, *args: Any, **options: Any) -> Any:
+        if rows.model is RefusalWindow:
+            monkeypatch.setattr(QuerySet, "select_for_update", lock)
+            RefusalWindow.objects.all().delete()
+        return lock(rows, *args, **options)
+
+    monkeypatch.setattr(QuerySet, "select_for_update", late)
+    refuse(EVA, 1)
+    assert Entry.objects.filter(outcome="refused").count() == 2
+    assert RefusalWindow.objects.get().recorded == 1
 
 
 def test_a_refusal_that_was_only_counted_is_kept_once_after_a_rollback() -> None:

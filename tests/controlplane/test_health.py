@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection
 from django.test import Client
 
@@ -350,6 +350,12 @@ def test_the_keys_command_creates_lists_and_revokes_a_key() -> None:
     lines = out.getvalue().splitlines()
     assert lines[1].split()[:5] == [key_id, "router", "staging", "-", "live"]
     assert "revoked" in lines[3]
+
+
+@pytest.mark.parametrize("days", ["0", "-1", "36501", "99999999999", "1.5", "\u0663"])
+def test_the_keys_command_refuses_days_that_no_key_lives(days: str) -> None:
+    with pytest.raises(CommandError, match="give a whole number from 1 to 36,500"):
+        call_command("keys", "create", "router", "edge", "--environment", "staging", "--days", days)
 
 
 def test_the_public_key_is_printed_in_the_format_that_routers_accept() -> None:

@@ -1,6 +1,6 @@
 """API keys: their text, their validity, and who may create and revoke them."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -144,6 +144,15 @@ class TestIssuedKeys:
             now.shift(timedelta(hours=1) - timedelta(seconds=1))
             successor, _ = actions.rotate_key(key.key_id, actor=SYSTEM)
             assert successor.expires_at == clock.now() + timedelta(hours=1), "it expires with the first one"
+
+    def test_a_key_that_expires_on_the_last_day_can_be_rotated(self) -> None:
+        last = datetime.max.replace(tzinfo=UTC, microsecond=0)
+        key, _ = self.issue(expires_at=last)
+        Key.objects.filter(pk=key.pk).update(created_at=clock.now() - timedelta(days=30))
+        successor, text = actions.rotate_key(key.key_id, actor=SYSTEM)
+        assert successor.expires_at is not None
+        assert successor.expires_at >= last
+        self.check(successor, text)
 
     def test_a_key_is_rotated_once_so_two_are_alive_at_most(self) -> None:
         key, _ = self.issue()

@@ -238,6 +238,44 @@ def test_it_freezes_an_environment(admin: Client) -> None:
     assert environment.frozen_until is not None
 
 
+@pytest.mark.parametrize(
+    ("begins", "ends", "says"),
+    [
+        ("2030-01-02T00:00:00Z", "2030-01-01T00:00:00Z", "It ends before it begins."),
+        ("2030-01-01T00:00:00Z", "2030-01-01T00:00:00Z", "It ends before it begins."),
+        ("2030-01-01T00:00:00Z", None, "A freeze needs an end."),
+    ],
+)
+def test_it_refuses_a_freeze_that_never_is_in_force(
+    admin: Client, begins: str, ends: str | None, says: str
+) -> None:
+    """It answered 200, and nothing was ever frozen."""
+    body = {"frozen_from": begins, "frozen_until": ends}
+    environment = builders.environment()
+    edited = send(admin, "patch", f"environments/{environment.name}", body, **{"If-Match": "*"})
+    added = send(admin, "post", "environments", body | {"name": "fresh"})
+    for response in (edited, added):
+        assert (response.status_code, response.json()["problems"]) == (
+            422, [{"path": "frozen_until", "message": says}],
+        )  # fmt: skip
+    assert Environment.objects.get().version == 1
+
+
+def test_a_planned_freeze_is_moved_as_a_whole_or_called_off(admin: Client) -> None:
+    environment = builders.environment()
+
+    def patch(**body: Any) -> int:
+        path = f"environments/{environment.name}"
+        return int(send(admin, "patch", path, body | {"reason": "r"}, **{"If-Match": "*"}).status_code)
+
+    assert patch(frozen_from="2030-01-01T00:00:00Z", frozen_until="2030-01-05T00:00:00Z") == 200
+    assert patch(frozen_until="2029-12-01T00:00:00Z") == 422, "it would end before it begins"
+    assert patch(frozen_until="2029-12-01T00:00:00Z", frozen_from=None) == 200
+    assert patch(frozen_from="2029-11-01T00:00:00Z") == 200
+    assert patch(frozen_until=None) == 200
+    assert patch(description="as before") == 200
+
+
 # --- names and times -----------------------------------------------------------------------------------
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.contrib.auth.models import User
@@ -143,8 +143,7 @@ def rotate_key(
             raise Conflict(f"Key {key_id} has ended; issue a new one.")
         if Key.objects.filter(rotated_from=old, revoked_at=None).exists():
             raise Conflict(f"Key {key_id} was already rotated: rotate its successor, or revoke that first.")
-        # The successor lives as long as the old key did: a key of 90 days is followed by one of 90 days.
-        expires_at = old.expires_at and now + (old.expires_at - old.created_at)
+        expires_at = _as_long(old, now)
         if (limit := _expiry_of(actor)) is not None:
             expires_at = min(limit, expires_at or limit)
         successor, text = _saved(
@@ -171,6 +170,14 @@ def rotate_key(
             after=key_fields(old) | {"successor": {"key_id": successor.key_id, **key_fields(successor)}},
         )
     return successor, text
+
+
+def _as_long(old: Key, now: datetime) -> datetime | None:
+    """Return when a successor expires: a key of 90 days is followed by one of 90 days. None: never."""
+    if old.expires_at is None:
+        return None
+    # `expires_at` may be the last day that there is.
+    return now + min(old.expires_at - old.created_at, datetime.max.replace(tzinfo=UTC) - now)
 
 
 def _refuse_more_than_held(

@@ -1,6 +1,6 @@
 """manage.py keys create | revoke | list | public"""
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +12,14 @@ from controlplane.core import clock, signing
 from controlplane.core.actors import SYSTEM
 from controlplane.core.context import request_context
 from controlplane.core.errors import PointsmanError
+
+MOST_DAYS = 36_500  # a hundred years
+
+
+def _days(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 6 and 1 <= int(text) <= MOST_DAYS):
+        raise ArgumentTypeError(f"give a whole number from 1 to {MOST_DAYS:,}, not {text[:40]!r}")
+    return int(text)
 
 
 class Command(BaseCommand):
@@ -32,7 +40,7 @@ class Command(BaseCommand):
         )
         create.add_argument("--workload", action="append", default=[], help="limit it to these workloads")
         create.add_argument("--user", default="", help="the person that an admin key acts for")
-        create.add_argument("--days", type=int, help="days until it expires (default: never)")
+        create.add_argument("--days", type=_days, help="days until it expires (default: never)")
         create.add_argument("--reason", default="Created by a command on the server.")
         revoke = what.add_parser("revoke", help="revoke a key")
         revoke.add_argument("key_id")
