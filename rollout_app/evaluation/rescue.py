@@ -41,7 +41,7 @@ _Read = Callable[[Rollout, Reference, int], list[MinuteRow]]
 # Without differing tasks and slices, the remaining parts weigh more. No part may count for more than in a
 # complete evaluation, so that this check adds nothing to the false alarm rate.
 _PLAIN_ROLL_BACK = LOG_ROLL_BACK + math.log((1 - RESTARTS * DEFAULT.restart) / PART)
-_COUNTS = ("arm", "stage", "minute", "tasks", "successes", "failures", "received_at")
+_COUNTS = ("arm", "stage", "minute", "tasks", "successes", "failures", "tracked", "decided", "received_at")
 
 
 def roll_back_if_failing(pk: UUID | str, now: datetime, error: Exception, *, anew: bool) -> bool:
@@ -93,10 +93,12 @@ def _harm(rollout: Rollout, rows: list[Mapping[str, Any]], before: int) -> Plain
     if guardrail is None:
         return None
     compared = {at for at, stage in enumerate(rollout.stages) if stage["mode"] == "percentage"}
+    # Decisions count only in minutes in which all routers of both arms report theirs.
+    partly = {_place(row) for row in rows if row["tracked"] < row["tasks"]}
     minutes = [
         minute
         for row in rows
-        if row["stage"] in compared and (minute := _minute(row)).minute < before
+        if row["stage"] in compared and (minute := _minute(row, _place(row) not in partly)).minute < before
     ]  # fmt: skip
     sticky = rollout.workload.unit != Workload.Unit.REQUEST
     deff = float((rollout.reference or {}).get("deff") or 1.0)
@@ -104,9 +106,15 @@ def _harm(rollout: Rollout, rows: list[Mapping[str, Any]], before: int) -> Plain
     return harm if harm and harm.reaches(guardrail["margin"]) else None
 
 
-def _minute(row: Mapping[str, Any]) -> PlainMinute:
+def _place(row: Mapping[str, Any]) -> tuple[int, datetime]:
+    return row["stage"], row["minute"]
+
+
+def _minute(row: Mapping[str, Any], decisions_are_known: bool) -> PlainMinute:
+    """Return one arm's minute. Decided tasks that were never reported have no grade either."""
     graded, failed = row["successes"] + row["failures"], row["failures"]
-    ungraded = max(0, row["tasks"] - graded)
+    tasks = max(row["tasks"], row["decided"] if decisions_are_known else 0)
+    ungraded = max(0, tasks - graded)
     at = minute_totals.minute_of(row["minute"])
     if row["arm"] == "candidate":
         return PlainMinute(row["stage"], at, nt=graded, xt=failed, ungraded_t=ungraded)

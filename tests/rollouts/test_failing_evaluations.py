@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db.models import F
 
 from controlplane.core import clock
 from rollout_app.engine.accumulator import Accumulator
@@ -13,7 +14,7 @@ from rollout_app.engine.measures.base import ALL, Conditions
 from rollout_app.engine.rescue import PART
 from rollout_app.engine.states import State
 from rollout_app.evaluation import reconcile, rescue
-from rollout_app.models import Rollout
+from rollout_app.models import ArmTotals, Rollout
 from tests.support import places
 from tests.support.evidence_builders import ledger
 from tests.support.traffic import Traffic
@@ -243,6 +244,21 @@ def test_a_failing_evaluation_rolls_back_nothing(what: str, monkeypatch: pytest.
     if what == "in shadow":
         Traffic(rollout, start=clock.now() - timedelta(hours=5)).minutes(3, baseline=0.1)
     broken(monkeypatch, "rollout_app.evaluation.judging.decide")
+    assert reconcile.evaluate([rollout.pk]) == ["error"]
+    rollout.refresh_from_db()
+    assert (rollout.state, rollout.hold_code) == (State.RUNNING, "evaluation_failed")
+
+
+def test_it_does_not_roll_back_because_the_candidate_s_successes_were_never_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every decision was counted, and four of ten of the candidate's successes are missing: they are no failures."""
+    rollout = running(30, 0.92)
+    rows = ArmTotals.objects.filter(rollout=str(rollout.pk))
+    rows.update(decided=F("tasks"), tracked=F("tasks"))
+    lost = F("successes") * 2 / 5
+    rows.filter(arm="candidate").update(tasks=F("tasks") - lost, successes=F("successes") - lost)
+    broken(monkeypatch, "rollout_app.outcomes.stored_sums.arm_sums")
     assert reconcile.evaluate([rollout.pk]) == ["error"]
     rollout.refresh_from_db()
     assert (rollout.state, rollout.hold_code) == (State.RUNNING, "evaluation_failed")
