@@ -81,9 +81,9 @@ class Measure:
     def missing(self, name, z):
         none = {"candidate": {"n": 0, "missing": 0}, "baseline": {"n": 0, "missing": 0}, "mh": [0, 0]}
         own = Missing(self.sums[name].get("missing", none), z, self.deff)
-        if self.metric != "failure" or self.bound or name == "all":
+        if self.metric in RATIOS or self.bound or name == "all":
             return own
-        whole = Missing(self.sums["all"]["missing"], z, self.deff)
+        whole = Missing(self.sums["all"].get("missing", none), z, self.deff)
         if whole.e <= own.e:
             return own
         arm = self.sums[name]["missing"]["candidate" if whole.candidate else "baseline"]
@@ -258,8 +258,10 @@ class Ratio(Measure):
 
     def ln_ratio(self, name):
         t, c = self.sums[name]["candidate"], self.sums[name]["contrast"]
+        if self.bound and t["y"] > 0:
+            return math.log(t["y"] / t["d"]) if t["d"] > 0 else None
         if self.bound:
-            return math.log(t["y"] / t["d"]) if t["d"] > 0 and t["y"] > 0 else None
+            return math.log(0.5 / t["n"]) if not self.cost and t["d"] > 0 else None
         if c["b"] <= 0:
             return None
         if c["a"] > 0:
@@ -284,7 +286,7 @@ class Ratio(Measure):
         if b <= 0 or not t["d"]:
             return None
         if a <= 0:
-            return -1.0 if self.ln_ratio(name) is not None else None
+            return -1.0 * self.sign if self.ln_ratio(name) is not None else None
         precise = error and self.noise * error[0] <= (self.d / 2) ** 2
         if self.curve and precise and full["a"] > 0 and full["b"] > 0:
             return self.sign * (full["a"] / full["b"] - 1)
@@ -302,7 +304,7 @@ class Ratio(Measure):
         sums = self.sums[name]
         t, c = sums["candidate"], sums["baseline"]
         if self.bound:
-            if not t["d"] or not t["y"] or t["n"] < 2:
+            if self.ln_ratio(name) is None or t["n"] < 2:
                 return None
             error = self.deff * self.variance(t) * t["n"] / t["d"] ** 2
             return error, error
@@ -332,7 +334,8 @@ class Ratio(Measure):
         t, c = sums["candidate"], sums["baseline"]
         if not self.cost:
             return self.quality_lost(missing, t if missing.candidate else c, safe)
-        spent, good = (t["y"], c["d"]) if safe else (c["y"], t["d"])
+        half = 0.5 * c["y"] / max(1, c["n"])
+        spent, good = (t["y"] or half, c["d"]) if safe else (c["y"], t["d"])
         by_cap = missing.candidate is safe
         if by_cap:
             size = math.log1p(missing.k * self.cap / spent) if self.cap and spent > 0 else math.inf
@@ -405,7 +408,8 @@ class Ratio(Measure):
 
     def safe_part(self, name, margin):
         if self.free(name):
-            return CERTAIN
+            excess = self.missing(name, 2.0)
+            return 0.0 if excess.e and excess.candidate else CERTAIN
         lost, ln_r, error, estimate = (
             self.lost(name, True),
             self.ln_ratio(name),

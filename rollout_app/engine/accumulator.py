@@ -23,7 +23,7 @@ from rollout_app.engine.judgement import Judgement, StageTally, UnitsSeen, forec
 from rollout_app.engine.measures.base import DEFAULT, RESTARTS, Conditions, Tuning, WindowView
 from rollout_app.engine.measures.outlook import Pace, pace_of
 from rollout_app.engine.measures.rates import RateDifference
-from rollout_app.engine.measures.shares import Shares, expected
+from rollout_app.engine.measures.shares import Shares, both_expected
 from rollout_app.engine.measures.slices import FollowedSlices, differing_sums
 from rollout_app.engine.measures.units import Units
 from rollout_app.engine.metrics import Metric
@@ -142,7 +142,7 @@ class Accumulator:
 
     def _view(self, window: ClosedWindow) -> WindowView:
         t, c, guard = window.candidate, window.baseline, self.failed.guard
-        nt, nc = expected(t), expected(c)
+        nt, nc = both_expected(window)
         failures = self.units.take(window) if self.units else [(t.graded, t.failures, c.graded, c.failures)]
         return WindowView(
             window,
@@ -203,7 +203,7 @@ class Accumulator:
             none_if_broken("differing shares", lambda: self.shares.differing_mismatch(deff), None),
             none_if_broken("units", lambda: self._units_seen(deff), None),
             none_if_broken("the next stage", lambda: None if log_e >= LOG_SUSPICION else furthest(), None),
-            not any(guardrail.metric.spec.graded for guardrail in self.guardrails),
+            not any(one.metric.spec.graded and not self.why_not[one.name] for one in self.guardrails),
             tuple(broken),
         )
         if forecast:
@@ -334,7 +334,7 @@ class Accumulator:
     def _srm(self) -> float:
         """Return the evidence on the split of decisions where they are counted: lost tasks are not a wrong split."""
         segments = (
-            (self.stages[i].share_pcm / SHARE_ALL, tally.candidate_expected, tally.baseline_expected)
+            (self.stages[i].share_pcm / SHARE_ALL, tally.candidate_split, tally.baseline_split)
             for i, tally in self.tallies.items()
             if i in self.compared
         )

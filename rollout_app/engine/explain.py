@@ -53,9 +53,10 @@ def lacking_of(verdict: Verdict, stages: Sequence[Stage]) -> str:
     if verdict.result is VerdictResult.NO_DATA:
         return _seen(verdict, stages)
     asked = change(verdict, verdict.stage_margin)
+    note = f" ({verdict.note.rstrip('.')})" if verdict.note else ""
     return (
         f"{_seen(verdict, stages)}; the evidence that it stays below {asked} is "
-        f"{evidence_of(verdict.log_e_safe)}, and 20 is needed"
+        f"{evidence_of(verdict.log_e_safe)}, and 20 is needed{note}"
     )
 
 

@@ -136,9 +136,9 @@ def _mismatch(rollout: RolloutView, judgement: Judgement) -> str:
     """Name the stage with the largest deviation: the evidence covers all stages, not only the current one."""
     strayed = []
     for at, tally in judgement.tallies.items():
-        stage, n = rollout.stages[at], tally.candidate_expected + tally.baseline_expected
+        stage, n = rollout.stages[at], tally.candidate_split + tally.baseline_split
         if stage.mode == "percentage" and n:
-            planned, share = stage.share_pcm / SHARE_ALL, tally.candidate_expected / n
+            planned, share = stage.share_pcm / SHARE_ALL, tally.candidate_split / n
             strayed.append(
                 (abs(share - planned) * (n / (planned * (1 - planned))) ** 0.5, share, stage.label)
             )

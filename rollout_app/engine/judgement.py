@@ -10,7 +10,7 @@ from rollout_app.engine.evidence import ClosedWindow
 from rollout_app.engine.guarded import for_display
 from rollout_app.engine.measures.base import Conditions, Measure
 from rollout_app.engine.measures.outlook import Pace, needed_tasks
-from rollout_app.engine.measures.shares import ShareVerdict, expected
+from rollout_app.engine.measures.shares import ShareVerdict, both_expected, expected
 from rollout_app.engine.stats.combine import LOG_ROLL_BACK
 from rollout_app.engine.values import replace, value
 from rollout_app.engine.verdicts import Verdict, VerdictResult
@@ -29,19 +29,24 @@ class StageTally:
     candidate_expected: int = 0  # decided tasks, or finished ones if decisions are unknown
     baseline_expected: int = 0
     baseline_graded: int = 0
+    # The same for the split: decided tasks only of windows in which both arms know theirs.
+    candidate_split: int = 0
+    baseline_split: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _TALLY_FIELDS}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "StageTally":
-        """Load a stored tally. Older ones lack decisions and the baseline's grades."""
+        """Load a stored tally. Older ones lack decisions, the baseline's grades, and the split."""
         older = {
             "candidate_expected": data["candidate_tasks"],
             "baseline_expected": data["baseline_tasks"],
             "baseline_graded": data["baseline_tasks"],
+            **data,
         }
-        return cls(**{**older, **data})
+        split = {f"{arm}_split": older[f"{arm}_expected"] for arm in ("candidate", "baseline")}
+        return cls(**split | older)
 
     def add(self, window: ClosedWindow) -> None:
         candidate, baseline = window.candidate, window.baseline
@@ -51,6 +56,9 @@ class StageTally:
         self.baseline_graded += baseline.graded
         self.candidate_expected += expected(candidate)
         self.baseline_expected += expected(baseline)
+        split = both_expected(window)
+        self.candidate_split += split[0]
+        self.baseline_split += split[1]
         self.strata += 1
         if self.first_minute is None or window.first_minute < self.first_minute:
             self.first_minute = window.first_minute

@@ -36,6 +36,9 @@ class MetricSpec:
     unless_cheaper: bool = False  # judged only while cost per success is not shown to be safe
     graded: bool = False  # computed from graded tasks, with allowance for missing grades
     priced: bool = False  # computed from costs: capped, with allowance for missing prices
+    figure: str = (
+        "outcome"  # what a task must have to count in a rate: allowance is made for tasks without it
+    )
 
     @property
     def is_ratio(self) -> bool:
@@ -71,7 +74,8 @@ class Metric(StrEnum):
         return member
 
     FAILURE = "failure", MetricSpec(
-        "Failures", "failures", 0.02, 0.30, lambda arm: (arm.graded, arm.failures), graded=True
+        "Failures", "failures", 0.02, 0.30, lambda arm: (arm.graded, arm.failures), graded=True,
+        figure="grade",
     )  # fmt: skip
     COST_PER_SUCCESS = "cost_per_success", MetricSpec(
         "Cost per success", "cost per success", 0.10, 0.20, moments=_cost, priced=True, graded=True
@@ -93,11 +97,11 @@ class Metric(StrEnum):
     )  # fmt: skip
     LATENCY_TAIL = "latency_tail", MetricSpec(
         "Slow tasks", "slow tasks", 0.025, 0.10, lambda arm: (arm.latency_n, arm.latency_above),
-        known=lambda reference: reference.latency_edge is not None,
+        known=lambda reference: reference.latency_edge is not None, figure="latency",
     )  # fmt: skip
     COST_TAIL = "cost_tail", MetricSpec(
         "Expensive tasks", "expensive tasks", 0.002, 0.05, lambda arm: (arm.cost_n, arm.cost_above),
-        known=lambda reference: reference.cost_edge is not None, gates=False,
+        known=lambda reference: reference.cost_edge is not None, gates=False, figure="cost",
     )  # fmt: skip
     QUALITY = "quality", MetricSpec(
         "Mean quality", "loss of mean quality", 0.02, 0.0, moments=_quality, lower_is_worse=True, graded=True,

@@ -32,10 +32,10 @@ def test_minutes_stamped_before_its_start_are_included() -> None:
 
 def test_missing_costs_of_one_arm_are_not_a_saving() -> None:
     """The candidate's cheap tasks have a cost, and the others none: nobody knows what it saved."""
-    whole = {"tasks": 2_000, "successes": 1_800, "failures": 200}
-    priced = {"cost_n": 2_000, "cost": 200_000, "cost_sq": 2.5e7}
-    graded = {"both_n": 2_000, "both_successes": 1_800, "both_cost": 200_000, "both_cost_sq": 2.5e7}
-    baseline = OutcomeSums(**whole, **priced, **graded, both_cost_on_success=180_000)
+    baseline = OutcomeSums(
+        tasks=2_000, successes=1_800, failures=200, cost_n=2_000, cost=200_000, cost_sq=2.5e7, both_n=2_000,
+        both_successes=1_800, both_cost=200_000, both_cost_sq=2.5e7, both_cost_on_success=180_000,
+    )  # fmt: skip
     cheap = baseline._replace(cost=120_000, both_cost=120_000, both_cost_on_success=108_000)
     half = {"cost_n": 1_200, "cost": 72_000, "both_n": 1_200, "both_successes": 1_080, "both_cost": 72_000}
     partly = cheap._replace(**half, both_cost_on_success=64_800)

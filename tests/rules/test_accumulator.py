@@ -73,6 +73,8 @@ def test_a_verdict_can_be_recomputed_from_its_sums() -> None:
         "candidate_expected": 1_000,
         "baseline_expected": 19_000,
         "baseline_graded": 19_000,
+        "candidate_split": 1_000,
+        "baseline_split": 19_000,
     }
 
 

@@ -204,8 +204,8 @@ def test_it_still_advances_on_late_evidence_and_says_so() -> None:
 
 def test_it_names_the_stage_whose_shares_are_wrong() -> None:
     tallies = {
-        1: StageTally(1_000, 1_000, 9, 0, 9, 1_000, 1_000, 1_000),
-        2: StageTally(2_500, 7_500, 9, 9, 18, 2_500, 2_500, 7_500),
+        1: StageTally(candidate_split=1_000, baseline_split=1_000),
+        2: StageTally(candidate_split=2_500, baseline_split=7_500),
     }
     judgement = replace(GOOD, srm_log_e=math.log(1_001), tallies=tallies)
     decision = decide(view(2), evidence(judgement), FLEET, NOW)

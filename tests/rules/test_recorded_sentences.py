@@ -168,7 +168,7 @@ def words() -> Table:
 
 
 def judgement(*verdicts: Verdict, **changed: Any) -> Judgement:
-    tallies = {1: StageTally(50, 950, 9, 0, 9, candidate_expected=50, baseline_expected=950)}
+    tallies = {1: StageTally(50, 950, 9, 0, 9, candidate_split=50, baseline_split=950)}
     return replace(Judgement(verdicts or (verdict(),), -3.0, 0.0, tallies), **changed)
 
 
@@ -184,9 +184,9 @@ PLAN = (
     STAGES[5],
 )
 SKEWED = {
-    1: StageTally(candidate_expected=90, baseline_expected=910),
-    2: StageTally(candidate_expected=500, baseline_expected=1_000),
-    5: StageTally(candidate_expected=9),
+    1: StageTally(candidate_split=90, baseline_split=910),
+    2: StageTally(candidate_split=500, baseline_split=1_000),
+    5: StageTally(candidate_split=9),
 }
 LEVELS = Reference(5_000, {"failure": 0.1, "error": 0.01, "fallback": 0.02})
 
@@ -240,8 +240,8 @@ def seen() -> dict[str, Evidence]:
             "judgement": judgement(
                 srm_log_e=9.0,
                 tallies={
-                    1: StageTally(candidate_expected=50, baseline_expected=950),
-                    3: StageTally(candidate_expected=10, baseline_expected=20),
+                    1: StageTally(candidate_split=50, baseline_split=950),
+                    3: StageTally(candidate_split=10, baseline_split=20),
                 },
             )
         },

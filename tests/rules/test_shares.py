@@ -1,5 +1,6 @@
 """The shares of missing data at their limits, and the tasks on which two policies differ."""
 
+import random
 from dataclasses import replace
 
 import pytest
@@ -26,6 +27,16 @@ def taken(candidate: ArmSums, baseline: ArmSums, windows: int = 1) -> Shares:
 def counted(shares: Shares, kind: str) -> tuple[int, int, int, int]:
     stats = shares.kinds[kind]
     return stats.nt, stats.xt, stats.nc, stats.xc
+
+
+def late(shares: Shares) -> tuple[int, int, int, int]:
+    [found] = [verdict for verdict in shares.verdicts(1.0) if verdict.kind == "late"]
+    nt, nc = found.n_candidate, found.n_baseline
+    return nt, round(found.candidate * nt), nc, round(found.baseline * nc)
+
+
+def late_shown(shares: Shares) -> bool:
+    return any(verdict.shown for verdict in shares.verdicts(1.0) if verdict.kind == "late")
 
 
 def test_it_counts_each_kind() -> None:
@@ -102,26 +113,56 @@ def test_a_difference_below_one_point_does_not_hold(lacking: int, shown: bool) -
 def test_it_counts_late_tasks_and_grades_once() -> None:
     shares = taken(arm(100), arm(300))
     assert shares.take_late({1: Late(4, 2, 6, 1)}) == [Late(4, 2, 6, 1)]
-    assert counted(shares, "late") == (100, 10, 300, 3)
+    assert late(shares) == (104, 10, 302, 3)
     assert shares.take_late({1: Late(4, 2, 6, 1)}) == []
     shares.take(ClosedWindow(1, 1, 1, arm(50), arm(70)))
     assert shares.take_late({1: Late(5, 2, 6, 4)}) == [Late(1, 0, 0, 3)]
-    assert counted(shares, "late") == (150, 11, 370, 6)
+    assert late(shares) == (155, 11, 372, 6)
 
 
 def test_more_late_tasks_than_judged_ones_are_counted() -> None:
     shares = taken(arm(5), arm(5))
     shares.take_late({1: Late(9, 1), 2: Late(0, 3)})
-    assert counted(shares, "late") == (9, 9, 8, 4)
+    assert late(shares) == (14, 9, 9, 4)
 
 
 def test_a_falling_count_is_ignored() -> None:
-    """Counts fall if a route was removed."""
+    """Counts fall if a route was removed. What else is late still counts."""
     shares = taken(arm(100), arm(100))
     shares.take_late({1: Late(4, 4)})
-    assert shares.take_late({1: Late(9, 3)}) == []
-    assert counted(shares, "late") == (100, 4, 100, 4)
-    assert shares.late == {1: Late(4, 4)}
+    assert shares.take_late({1: Late(9, 3)}) == [Late(5, 0)]
+    assert late(shares) == (109, 9, 104, 4)
+    assert shares.late == {1: Late(9, 4)}
+
+
+def test_late_tasks_without_a_grade_count_after_late_grades() -> None:
+    """The late grades of tasks in time cannot be told from those of late tasks, so their number falls."""
+    shares = taken(arm(100, graded=90), arm(100, graded=90))
+    shares.take_late({1: Late(0, 0, 5, 5)})
+    assert shares.take_late({1: Late(30, 0, 0, 5)}) == [Late(30, 0)]
+    assert late(shares) == (130, 35, 100, 5)
+
+
+def test_the_late_share_falls_when_reports_are_in_time_again() -> None:
+    shares = taken(arm(100), arm(100))
+    shares.take_late({1: Late(60, 0)})
+    for minute in range(1, 200):
+        shares.take(ClosedWindow(1, minute, minute, arm(100), arm(100)))
+    shares.take_late({1: Late(60, 0)})
+    assert late(shares) == (20_060, 60, 20_000, 0)
+    assert not late_shown(shares)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_equal_late_shares_of_forty_percent_do_not_differ(seed: int) -> None:
+    """Late tasks are not among those in time: counted against them alone, chance looked like a difference."""
+    draw, shown = random.Random(seed), 0
+    for _ in range(100):
+        t, c = (sum(draw.random() < 0.4 for _ in range(1_000)) for _ in range(2))
+        shares = taken(arm(1_000 - t), arm(1_000 - c))
+        shares.take_late({1: Late(t, c)})
+        shown += late_shown(shares)
+    assert shown <= 3
 
 
 def differ(known: int, tasks: int) -> Differing:

@@ -22,6 +22,7 @@ def test_a_tally_counts_both_arms() -> None:
     told = {
         "candidate_tasks": 12, "baseline_tasks": 34, "strata": 3, "first_minute": 4, "last_minute": 12,
         "candidate_graded": 10, "candidate_expected": 14, "baseline_expected": 35, "baseline_graded": 33,
+        "candidate_split": 14, "baseline_split": 35,
     }  # fmt: skip
     assert tally.as_dict() == told
     assert StageTally.from_dict(told) == tally
@@ -31,7 +32,18 @@ def test_an_older_tally_has_neither_decisions_nor_baseline_grades() -> None:
     older = {"candidate_tasks": 12, "baseline_tasks": 34, "strata": 3, "candidate_graded": 10}
     tally = StageTally.from_dict(older)
     assert (tally.candidate_expected, tally.baseline_expected, tally.baseline_graded) == (12, 34, 34)
+    assert (tally.candidate_split, tally.baseline_split) == (12, 34)
     assert tally.candidate_graded == 10
+
+
+def test_decisions_count_for_the_split_only_if_both_arms_know_theirs() -> None:
+    """A router of an earlier release reports no decisions; the window's baseline is its only task."""
+    tally = StageTally()
+    tally.add(ClosedWindow(1, 7, 7, arm(10, 10, 12), arm(30, 30)))
+    assert (tally.candidate_expected, tally.baseline_expected) == (12, 30)
+    assert (tally.candidate_split, tally.baseline_split) == (10, 30)
+    tally.add(ClosedWindow(1, 8, 8, ArmSums(), arm(40, 40, 50)))  # an arm without any row has no decisions
+    assert (tally.candidate_split, tally.baseline_split) == (10, 80)
 
 
 def share(difference: float, *, shown: bool) -> ShareVerdict:

@@ -79,9 +79,7 @@ class RateBound(Rate):
         return self._after(stretch, conditions).safe(margin, conditions)
 
     def _unknown(self, part: RatePart, z: float, conditions: Conditions) -> float:
-        """Return the number of the candidate's ungraded tasks in excess of the baseline's share."""
-        if not self.spec.graded:
-            return 0.0
+        """Return the number of the candidate's tasks without the figure in excess of the baseline's share."""
         excess = part.missing.excess(z, conditions.deff)
         return excess.tasks if excess.candidate else 0.0
 
@@ -142,11 +140,11 @@ class RatioBound(Ratio):
 
     def safe(self, margin: float, conditions: Conditions) -> float:
         estimate = self._estimate(self.whole, conditions.deff)
+        lost = self._log_lost_alone(self.whole, True, conditions)
         if self.spec.priced and self._free():
-            return CERTAIN
+            return 0.0 if lost else CERTAIN
         if estimate is None or self.sign * estimate >= self.sign * margin:
             return 0.0
-        lost = self._log_lost_alone(self.whole, True, conditions)
         return self._log_e(self.whole, margin, -self.sign, self.alpha_safe, lost, conditions)
 
     def _free(self) -> bool:
@@ -173,7 +171,7 @@ class RatioBound(Ratio):
 
     def _error(self, part: RatioPart, deff: float) -> float | None:
         arm = part.stats.candidate
-        if not arm.ratio or arm.n < 2:
+        if self._log_ratio(part) is None or arm.n < 2:
             return None
         return deff * max(arm.relative_variance or 0.0, 1 / arm.n) * arm.n / (arm.d * arm.d)
 
@@ -182,12 +180,23 @@ class RatioBound(Ratio):
     ) -> float:
         """Return ln E against the wrong side of the bound; `sign` -1 reverses it. `lost` adjusts for missing data."""
         arm = part.stats.candidate
-        se2, ratio = self._error(part, conditions.deff), arm.ratio
-        if not se2 or not ratio or arm.n < self.tuning.least_cost_tasks or bound <= 0 or math.isinf(lost):
+        se2, log_ratio = self._error(part, conditions.deff), self._log_ratio(part)
+        few = arm.n < self.tuning.least_cost_tasks
+        if not se2 or log_ratio is None or few or bound <= 0 or math.isinf(lost):
             return 0.0
         log_bound = math.log(self._capped(bound))
-        shown = sign * math.log(ratio) + (lost if sign == self.sign else -lost)
+        shown = sign * log_ratio + (lost if sign == self.sign else -lost)
         return ratios.log_e(shown, sign * log_bound, se2, self.v_ref, alpha)
+
+    def _log_ratio(self, part: RatioPart) -> float | None:
+        """Return ln of the candidate's ratio, or None without one.
+
+        If all its scores are 0, they count as half a point in total, because the logarithm of 0 is unusable.
+        """
+        arm = part.stats.candidate
+        if arm.ratio:
+            return math.log(arm.ratio)
+        return math.log(0.5 / arm.n) if self.sign < 0 and arm.d > 0 else None
 
     def _capped(self, ratio: float) -> float:
         """Convert a cost per success to the capped one, assuming that it is the baseline's times a factor."""

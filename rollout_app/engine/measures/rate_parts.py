@@ -1,4 +1,4 @@
-"""The stored sums of rate guardrails: x bad of n tasks per part, and the number of ungraded tasks."""
+"""The stored sums of rate guardrails: x bad of n tasks per part, and the number of tasks without the figure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
@@ -24,12 +24,15 @@ from rollout_app.engine.measures.sufficient import (
     merged,
 )
 from rollout_app.engine.metrics import Metric, count
-from rollout_app.engine.stats import rates
+from rollout_app.engine.stats import missing, rates
+from rollout_app.engine.stats.rates import mantel_haenszel
+
+_CLEAR = 0.01  # one point: an excess of tasks without the figure from which it is said
 
 
 @dataclass(slots=True)
 class RatePart:
-    """The statistics of one part's tasks, and of its ungraded tasks."""
+    """The statistics of one part's tasks, and of its tasks without the figure."""
 
     stats: RateStatistics
     missing: MissingStatistics = field(default_factory=MissingStatistics)
@@ -76,7 +79,15 @@ class Rate(Parted[RatePart]):
         return self.whole.stats.nt, self.whole.stats.nc
 
     def note(self) -> str:
-        return ""
+        """Return a sentence if one arm lacks the figure for clearly more of its tasks than the other."""
+        what = self.whole.missing
+        if what.excess(missing.Z_SAFE).share < _CLEAR:
+            return ""
+        candidate, baseline = what.mt / what.nt, what.mc / what.nc
+        return (
+            f"{candidate * 100:.1f} % of the candidate's tasks have no {self.spec.figure}, {baseline * 100:.1f} % of "
+            "the baseline's. The difference counts neither as safe nor as harm."
+        )
 
     def take(self, view: WindowView) -> None:
         stage = view.window.stage
@@ -89,8 +100,7 @@ class Rate(Parted[RatePart]):
 
     def miss(self, candidate: int, baseline: int) -> None:
         """Count tasks of both arms as missing that came too late to be judged and were not expected."""
-        if self.spec.graded:
-            self.whole.missing.add_later(candidate, baseline)
+        self.whole.missing.add_later(candidate, baseline)
 
     def _counts(self, view: WindowView) -> Sequence[Counts]:
         if self.metric is Metric.FAILURE:
@@ -98,9 +108,18 @@ class Rate(Parted[RatePart]):
         return [(*count(self.metric, view.window.candidate), *count(self.metric, view.window.baseline))]
 
     def _miss(self, view: WindowView, names: Iterable[str]) -> None:
+        counts = self._without(view)
+        sums = mantel_haenszel([(counts[1], counts[0], counts[3], counts[2])])
+        for name in names:
+            self._part(name).missing.take(counts, sums)
+
+    def _without(self, view: WindowView) -> Counts:
+        """Return the tasks without the figure and all tasks, of both arms."""
+        mt, nt, mc, nc = view.no_grade
         if self.spec.graded:
-            for name in names:
-                self._part(name).missing.add(*view.no_grade)
+            return mt, nt, mc, nc
+        (kt, _), (kc, _) = (count(self.metric, arm) for arm in (view.window.candidate, view.window.baseline))
+        return nt - min(nt, kt), nt, nc - min(nc, kc), nc
 
     def load(self, data: Mapping[str, Any]) -> None:
         for name, part in data.items():
@@ -119,7 +138,7 @@ class Rate(Parted[RatePart]):
 
     def record(self) -> dict[str, Any]:
         return {
-            name: part.stats.as_dict() | ({"missing": part.missing.as_dict()} if self.spec.graded else {})
+            name: part.stats.as_dict() | {"missing": part.missing.as_dict()}
             for name, part in self.parts.items()
         }
 

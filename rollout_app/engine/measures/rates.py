@@ -186,8 +186,6 @@ class RateDifference(Rate):
 
     def _excess(self, part: RatePart, z: float, conditions: Conditions) -> missing.Excess:
         """Return the excess of missing data over the other arm; for a part, at least the share of all tasks."""
-        if not self.spec.graded:
-            return missing.NONE
         own = part.missing.excess(z, conditions.deff)
         if part is self.whole:
             return own

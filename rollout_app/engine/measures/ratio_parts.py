@@ -117,7 +117,9 @@ class Ratio(Parted[RatioPart]):
         if not self.spec.priced:
             return _log_quality_lost(excess, stats, safe)
         if safe:
-            return missing.log_cost_worst(excess, self.cost_cap, stats.candidate.y, stats.baseline.d)
+            # Without any cost, it counts as in `ratios.log_ratio`: half of one baseline task in total.
+            spent = stats.candidate.y or 0.5 * stats.baseline.y / max(1, stats.baseline.n)
+            return missing.log_cost_worst(excess, self.cost_cap, spent, stats.baseline.d)
         return -missing.log_cost_best(excess, self.cost_cap, stats.baseline.y, stats.candidate.d)
 
 

@@ -199,11 +199,11 @@ class RatioChange(Ratio):
         Otherwise the cap could hide harm in the most expensive tasks.
         """
         part = self.parts[name]
-        stats = part.stats
+        stats, lost = part.stats, self._log_lost(part, True, conditions)
         if self._both_free(stats):
-            return CERTAIN
+            excess = part.missing.excess(missing.Z_SAFE, conditions.deff)
+            return 0.0 if excess.share and excess.candidate else CERTAIN  # it could be a rise from nothing
         log_r, errors = self._log_ratio(name, conditions), self._errors(part, conditions, gate=True)
-        lost = self._log_lost(part, True, conditions)
         estimate = self._shifted(name, conditions)
         if errors is None or log_r is None or estimate is None or math.isinf(lost):
             return 0.0
@@ -256,7 +256,8 @@ class RatioChange(Ratio):
             return None
         ratio = stats.contrast.ratio
         if ratio is None:
-            return -1.0 if ratios.log_ratio(stats.contrast, stats.candidate) is not None else None
+            known = ratios.log_ratio(stats.contrast, stats.candidate) is not None
+            return -1.0 * self.sign if known else None  # free is no harm, but a quality of 0 is
         errors = stats.squared_errors(deff)
         if self.curve and errors and stats.uncapped_ratio and self._precise(errors[0], self.threshold / 2):
             return self.sign * (stats.uncapped_ratio - 1)
@@ -285,6 +286,12 @@ class RatioChange(Ratio):
             return f"No task of the {' or the '.join(silent)} has both a cost and a grade."
         if stats.baseline.y == 0 and stats.candidate.y > 0:
             return "The baseline's tasks cost nothing, so a relative change is undefined."
+        excess = what.excess(missing.Z_SAFE)
+        if self._both_free(stats) and excess.share and excess.candidate:
+            return (
+                f"Known costs are 0, but {what.mt / what.nt * 100:.1f} % of the candidate's tasks have no known cost, "
+                f"{what.mc / what.nc * 100:.1f} % of the baseline's."
+            )
         return ""
 
     def safe_after(self, stretch: float, margin: float, conditions: Conditions) -> float:

@@ -60,14 +60,23 @@ def expected(arm: ArmSums) -> int:
     return arm.tasks if known is None else known
 
 
+def both_expected(window: ClosedWindow) -> tuple[int, int]:
+    """Return the expected tasks of the candidate and of the baseline.
+
+    Decisions count only if they are known for both arms: otherwise one arm alone would seem to miss tasks.
+    """
+    t, c = window.candidate, window.baseline
+    dt, dc = (0 if arm.decided is None and not arm.tasks else decided(arm) for arm in (t, c))
+    return (t.tasks, c.tasks) if dt is None or dc is None else (dt, dc)
+
+
 class Shares:
     """The counts behind the shares, over all percentage stages."""
 
     def __init__(self) -> None:
         self.kinds: dict[str, RateStatistics] = {}
         self.late: dict[int, Late] = {}  # late reports counted so far, by stage
-        self.late_of: dict[int, tuple[int, int]] = {}  # tasks per arm that had been judged by then, by stage
-        self.judged: dict[int, tuple[int, int]] = {}  # tasks per arm, by stage
+        self.judged: dict[int, tuple[int, int]] = {}  # tasks per arm that were on time, by stage
         self.tasks = 0
         self.known_to_differ_or_not = 0
 
@@ -91,16 +100,26 @@ class Shares:
         """Add the late reports since the last call, and return them, one entry per stage with new ones."""
         news = []
         for stage, now in late.items():
-            more = Late(*map(sub, now.figures, self.late.get(stage, Late()).figures))
-            if min(more.figures) < 0 or not any(more.figures):
-                continue
-            xt, xc = more.candidate + more.candidate_grades, more.baseline + more.baseline_grades
-            judged, before = self.judged.get(stage, (0, 0)), self.late_of.get(stage, (0, 0))
-            nt, nc = map(sub, judged, before)
-            self._add(LATE, (max(nt, xt), xt, max(nc, xc), xc))
-            self.late[stage], self.late_of[stage] = now, judged
-            news.append(more)
+            known = self.late.get(stage, Late())
+            # A figure falls if its minutes were pruned, or if a late grade turns out to be a late task's.
+            counted = Late(*map(max, now.figures, known.figures))
+            if counted != known:
+                news.append(Late(*map(sub, counted.figures, known.figures)))
+                self.late[stage] = counted
         return news
+
+    def _late(self) -> RateStatistics:
+        """Return the late tasks and grades of all tasks so far: one stratum for each stage.
+
+        They are counted anew, because a report is later than the tasks that it belongs to.
+        """
+        stats = RateStatistics(_BOTH_WAYS)
+        for stage, late in self.late.items():
+            nt, nc = self.judged.get(stage, (0, 0))
+            nt, nc = nt + late.candidate, nc + late.baseline
+            xt, xc = late.candidate + late.candidate_grades, late.baseline + late.baseline_grades
+            stats.add((nt, min(xt, nt), nc, min(xc, nc)))
+        return stats
 
     def _add(self, kind: str, counts: Counts) -> None:
         stats = self.kinds.get(kind)
@@ -109,14 +128,8 @@ class Shares:
         stats.add(counts)
 
     def verdicts(self, deff: float) -> tuple[ShareVerdict, ...]:
-        return tuple(self._verdict(kind, deff) for kind in MISSING if kind in self.kinds)
-
-    def _verdict(self, kind: str, deff: float) -> ShareVerdict:
-        stats = self.kinds[kind]
-        log_e, difference = _log_e(stats, deff), stats.difference or 0.0
-        shown = log_e >= LOG_SAFE and abs(difference) >= LEAST_DIFFERENCE
-        candidate, baseline = (x / n if n else 0.0 for x, n in ((stats.xt, stats.nt), (stats.xc, stats.nc)))
-        return ShareVerdict(kind, candidate, baseline, stats.nt, stats.nc, difference, log_e, shown)
+        kinds = self.kinds | ({LATE: self._late()} if self.late else {})
+        return tuple(_verdict(kind, kinds[kind], deff) for kind in MISSING if kind in kinds)
 
     # --- differing tasks -------------------------------------------------------------------------------
 
@@ -134,7 +147,7 @@ class Shares:
         stats = self.kinds.get(DIFFERING)
         if stats is None or _log_e(stats, deff) < LOG_MISMATCH:
             return None
-        return self._verdict(DIFFERING, deff)
+        return _verdict(DIFFERING, stats, deff)
 
     # --- storage ---------------------------------------------------------------------------------------
 
@@ -142,7 +155,6 @@ class Shares:
         return {
             "kinds": {kind: stats.dump() for kind, stats in self.kinds.items()},
             "late": {str(stage): list(late.figures) for stage, late in self.late.items()},
-            "late_of": {str(stage): list(tasks) for stage, tasks in self.late_of.items()},
             "judged": {str(stage): list(tasks) for stage, tasks in self.judged.items()},
             "tasks": [self.tasks, self.known_to_differ_or_not],
         }
@@ -151,10 +163,11 @@ class Shares:
     def load(cls, data: Mapping[str, Any]) -> "Shares":
         shares = cls()
         shares.kinds = {
-            kind: RateStatistics.load(_BOTH_WAYS, dumped) for kind, dumped in data.get("kinds", {}).items()
+            kind: RateStatistics.load(_BOTH_WAYS, dumped)
+            for kind, dumped in data.get("kinds", {}).items()
+            if kind != LATE  # stored by earlier releases
         }
         shares.late = {int(stage): Late(*counts) for stage, counts in data.get("late", {}).items()}
-        shares.late_of = {int(stage): (nt, nc) for stage, (nt, nc) in data.get("late_of", {}).items()}
         shares.judged = {int(stage): (nt, nc) for stage, (nt, nc) in data.get("judged", {}).items()}
         shares.tasks, shares.known_to_differ_or_not = data.get("tasks", (0, 0))
         return shares
@@ -167,3 +180,10 @@ def _differing(arm: Differing) -> int:
 def _log_e(stats: RateStatistics, deff: float) -> float:
     """Return ln E against "the shares are equal", in both directions."""
     return log_mixture(stats.llr, _LOG_WEIGHTS, deff)
+
+
+def _verdict(kind: str, stats: RateStatistics, deff: float) -> ShareVerdict:
+    log_e, difference = _log_e(stats, deff), stats.difference or 0.0
+    shown = log_e >= LOG_SAFE and abs(difference) >= LEAST_DIFFERENCE
+    candidate, baseline = (x / n if n else 0.0 for x, n in ((stats.xt, stats.nt), (stats.xc, stats.nc)))
+    return ShareVerdict(kind, candidate, baseline, stats.nt, stats.nc, difference, log_e, shown)

@@ -135,16 +135,26 @@ class MissingStatistics:
     mh_denominator: float = 0.0
 
     def add(self, mt: int, nt: int, mc: int, nc: int) -> None:
-        numerator, denominator = mantel_haenszel([(nt, mt, nc, mc)])
+        self.take((mt, nt, mc, nc), mantel_haenszel([(nt, mt, nc, mc)]))
+
+    def take(self, counts: Counts, sums: tuple[float, float]) -> None:
+        """Add one closed window, given its Mantel-Haenszel sums."""
+        mt, nt, mc, nc = counts
         self.mt, self.nt, self.mc, self.nc = self.mt + mt, self.nt + nt, self.mc + mc, self.nc + nc
-        self.mh_numerator += numerator
-        self.mh_denominator += denominator
+        self.mh_numerator += sums[0]
+        self.mh_denominator += sums[1]
 
     def add_later(self, mt: int, mc: int) -> None:
-        """Count tasks as missing after their window closed."""
-        self.mt, self.mc = self.mt + mt, self.mc + mc
-        if self.nt + self.nc:
-            self.mh_numerator += (mt * self.nc - mc * self.nt) / (self.nt + self.nc)
+        """Count tasks that are not among the n so far, as missing: as if they had been in the windows from the first.
+
+        With one window, the sums are those of that window with these tasks.
+        """
+        n, more = self.nt + self.nc, self.nt + self.nc + mt + mc
+        if self.nt and self.nc:
+            gained = mt * (self.nc - self.mc) - mc * (self.nt - self.mt)
+            self.mh_numerator = (self.mh_numerator * n + gained) / more
+            self.mh_denominator *= (1 + mt / self.nt) * (1 + mc / self.nc) * n / more
+        self.mt, self.nt, self.mc, self.nc = self.mt + mt, self.nt + mt, self.mc + mc, self.nc + mc
 
     def after(self, stretch: float) -> "MissingStatistics":
         """Extrapolate by `stretch` times as many tasks with the same shares."""
