@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, DataError, connection
 
 from controlplane.core.errors import InvalidInput, PointsmanError, TooMany, Unavailable
 from controlplane.core.patience import SHORT_S, patience
@@ -237,7 +237,8 @@ class GroupCommit(threading.Thread):
 
 
 def _not_written(error: Exception) -> PointsmanError:
-    if isinstance(error, BAD_DATA):
+    # Only what the request must have caused: the router drops it.
+    if isinstance(error, DataError | UnicodeError):
         return InvalidInput("A figure or a text of it cannot be stored.")
     return Unavailable("The outcomes could not be written; send the batch again.", retry_after=5)
 
