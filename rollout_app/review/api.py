@@ -17,6 +17,7 @@ from rest_framework.response import Response
 from controlplane.core import clock
 from controlplane.core.errors import Conflict, InvalidInput, NotFound
 from controlplane.web.api import ApiView
+from policies_app.models import Workload
 from policies_app.selectors import environment_for, workload_for
 from rollout_app.review import answers
 from rollout_app.review.environments import (
@@ -65,7 +66,7 @@ class EnvironmentReviewView(ReviewView):
         owner = request.query_params.get("owner")
         review = review_environment(place, days=_days(request), now=clock.now(), owner=owner)
         if owner is not None and not review.names:
-            raise NotFound(f"No workload belongs to a team {owner[:80]!r}.")
+            raise _no_such_owner(owner)
         answer = answers.environment_answer(review, figures_of_the_whole(review), spend_by_time(review))
         return self.reply(answer, as_csv=as_csv)
 
@@ -93,6 +94,8 @@ class SpendView(ReviewView):
         if by not in STEPS or (by == "day" and days > MOST_BY_DAY):
             raise InvalidInput(f"by must be day (up to {MOST_BY_DAY} days) or week, not {by[:40]!r}.")
         owner = request.query_params.get("owner")
+        if owner is not None and not Workload.objects.filter(owner__name=owner).exists():
+            raise _no_such_owner(owner)
         period, parts = spend_by_owner(place, days=days, now=clock.now(), step=STEPS[by], owner=owner)
         return self.reply(answers.spend_answer(place, period, by, parts), as_csv=as_csv)
 
@@ -123,6 +126,10 @@ class RolloutReviewView(ReviewView):
         if review is None:
             raise Conflict("This rollout has not started, so there is nothing to review.")
         return self.reply(answers.rollout_answer(found, review), as_csv=as_csv)
+
+
+def _no_such_owner(owner: str) -> NotFound:
+    return NotFound(f"No workload belongs to a team {owner[:80]!r}.")
 
 
 def _days(request: Request) -> int:
