@@ -158,7 +158,7 @@ def rollout_answer(rollout: Rollout, review: RolloutReview) -> dict[str, Any]:
         "workload_during": figures(review.during),
         "workload_after": None if review.after is None else figures(review.after),
         "saved_nusd": _change(review.saved),
-        "mirror_cost_nusd": review.mirror_cost,
+        "mirror_cost_nusd": review.mirror_cost or None,  # as in `figures`
         "diagnosis": asdict(review.diagnosis),
     }
 

@@ -302,4 +302,4 @@ def figures_of_the_whole(review: EnvironmentReview) -> WholeFigures:
     same = (sums.tasks, sums.cost) == (review.whole.now.tasks, review.whole.now.cost)
     if not same:
         return WholeFigures()
-    return WholeFigures(*cost_interval(sums), sums.mirror_cost if sums.mirrored else None)
+    return WholeFigures(*cost_interval(sums), sums.mirror_cost or None)

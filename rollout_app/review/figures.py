@@ -17,7 +17,7 @@ _RATES = {"error": "errors", "escalation": "escalations", "fallback": "fallbacks
 def figures(sums: OutcomeSums, of: int | None = None) -> dict[str, Any]:
     """Return money in nano-USD and shares 0 … 1; None without a denominator, and for a cost or attempts
     that no task reported. `of`: the tasks that the share refers to. `mirror_cost_nusd`: of mirrored requests,
-    which served nobody, and not part of `cost_nusd`; None if there were none, or if the sums were read without it.
+    which served nobody, and not part of `cost_nusd`; None if none has a cost, or if the sums were read without it.
     """
     low, high = cost_interval(sums)
     return {
@@ -35,7 +35,7 @@ def figures(sums: OutcomeSums, of: int | None = None) -> dict[str, Any]:
         "confidence": ratio(sums.confidence, sums.confidence_n),
         "attempts_per_task": ratio(sums.attempts, sums.tasks) if sums.attempts else None,
         **{name: ratio(getattr(sums, count), sums.tasks) for name, count in _RATES.items()},
-        "mirror_cost_nusd": sums.mirror_cost if sums.mirrored else None,
+        "mirror_cost_nusd": sums.mirror_cost or None,
     }
 
 

@@ -202,6 +202,15 @@ def test_spend_is_available_by_owner_as_json_and_csv(place: Place, monkeypatch: 
     assert [answer.status_code for answer in refused] == [422, 422]
 
 
+def test_a_team_that_does_not_exist_has_not_spent_nothing(place: Place) -> None:
+    """Regression: a typo in the team's name returned a spend of 0 for each day, not a 404 as the review does."""
+    outcome(*place, NOW - DAY, tasks=100, cost=1_000)
+    caller = Caller("viewer")
+    for path in ("spend", "spend.csv", "review"):
+        assert caller("GET", f"environments/production/{path}?owner=nobody").status_code == 404
+    assert caller("GET", f"environments/production/spend?owner={place[1].owner.name}").status_code == 200
+
+
 def test_days_before_the_first_known_one_have_an_unknown_spend(place: Place) -> None:
     """The instance has existed since yesterday. What the days before cost is unknown, not $0.00."""
     outcome(*place, NOW - DAY, tasks=100, cost=1_000)
@@ -255,3 +264,16 @@ def test_the_cost_of_mirrored_requests_is_separate(place: Place, monkeypatch: py
         assert answer["before"]["mirror_cost_nusd"] is None
     rows = list(csv.DictReader(io.StringIO(caller("GET", f"{path}.csv").content.decode())))
     assert rows[0]["now_mirror_cost_nusd"] == "7000"
+
+
+def test_mirrored_requests_without_a_cost_were_not_free(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: their cost was 0 in the reviews, and null in the shadow report of the same rollout."""
+    outcome(*place, NOW - DAY, tasks=100, cost=1_000, mirror={"n": 10, "both": 10})
+    rollups.refresh(NOW)
+    monkeypatch.setattr("rollout_app.review.api.clock.now", lambda: NOW)
+    builders.served(*place)
+    caller, path = Caller("viewer"), "environments/production/review"
+    for asked in (path, f"{path}/{place[1].name}"):
+        assert caller("GET", asked).json()["now"]["mirror_cost_nusd"] is None
