@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.db import transaction
 
-from controlplane.audit import checkpoints, log, pages, subjects
+from controlplane.audit import checkpoints, log, pages, subjects, verification
 from controlplane.audit.models import Entry, Head
 from controlplane.core.actors import SYSTEM, Actor
 from tests.support.pages import text
@@ -120,7 +120,7 @@ def test_findings_are_counted_in_entries(
 ) -> None:
     finding = SimpleNamespace(kind="altered", where="", seq=1, sentence="It differs.")
     found = SimpleNamespace(findings=[finding], count=count)
-    monkeypatch.setattr(pages.verification, "verify", lambda: found)
+    monkeypatch.setattr(verification, "verify", lambda: found)
     assert says in text(people("ada", "viewer").post("/console/audit/verify/"))
 
 

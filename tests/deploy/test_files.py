@@ -13,6 +13,7 @@ import pytest
 import yaml
 from django.core.management import load_command_class
 
+from controlplane.core import schedule
 from tests.support import deployment
 from tests.support.deployment import DEPLOY, Process
 from tests.support.sources import ROOT
@@ -187,6 +188,13 @@ def test_alerts_and_panels_use_existing_metrics() -> None:
     assert {name for name in names if f"`{name.removeprefix('pointsman_')}`" not in documented} == set()
     for rule in rules:
         assert {"summary", "description"} == set(rule["annotations"]), rule["alert"]
+
+
+def test_alerts_name_existing_jobs() -> None:
+    rules = yaml.safe_load((DEPLOY / "monitoring" / "alerts.yaml").read_text())["groups"][0]["rules"]
+    named = {job for rule in rules for job in re.findall(r'job_age_seconds\{job="([\w.]+)"', rule["expr"])}
+    assert len(named) == 2
+    assert named <= {job.path for job in schedule.TABLE}
 
 
 def test_promtool_accepts_the_alerts() -> None:
