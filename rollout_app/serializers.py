@@ -9,7 +9,7 @@ from rest_framework import serializers
 
 from controlplane.core import clock
 from controlplane.web.fields import ReasonField, ZonedDateTimeField
-from rollout_app.actions import binding, refusals
+from rollout_app.actions import Surroundings, binding, refusals, surroundings_of
 from rollout_app.actions.approvals import number_needed
 from rollout_app.models import Approval, GuardrailOverride, Plan, Rollout, Transition, VerdictRecord
 from rollout_app.shapes import METRICS, StagesField
@@ -79,8 +79,14 @@ class RolloutSerializer(serializers.ModelSerializer[Rollout]):
     def _now(self) -> datetime:
         return clock.now()  # read once for a whole list
 
+    @cached_property
+    def _known(self) -> Surroundings | None:
+        """What the checks of a whole list need, read at once."""
+        rollouts = getattr(self.parent, "instance", None)
+        return surroundings_of(rollouts) if isinstance(rollouts, list) else None
+
     def get_can(self, rollout: Rollout) -> list[str]:
-        refused = refusals(rollout, self._now)
+        refused = refusals(rollout, self._now, self._known)
         return [str(event) for event, refusal in refused.items() if refusal is None]
 
 

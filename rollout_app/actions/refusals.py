@@ -110,9 +110,9 @@ class _Situation:
 Check = Callable[[_Situation], object]  # raises the PointsmanError that the action raises
 
 
-def refusals(rollout: Rollout, now: datetime) -> dict[str, Refusal | None]:
+def refusals(rollout: Rollout, now: datetime, known: Surroundings | None = None) -> dict[str, Refusal | None]:
     """Return, for each event and `APPROVE_STAGE`, None if it is possible now, else the first refusal."""
-    return {event: refusal(rollout, event, now) for event in _CHECKS}
+    return {event: refusal(rollout, event, now, known) for event in _CHECKS}
 
 
 def refusal(rollout: Rollout, event: str, now: datetime, known: Surroundings | None = None) -> Refusal | None:

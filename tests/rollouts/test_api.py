@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
 from controlplane.access.models import Role
 from controlplane.audit.models import Entry
@@ -318,3 +320,25 @@ def test_it_refuses_margins_of_a_whole_share_or_more(margin: float, status: int)
     workload.owner.members.add(User.objects.get(username="owner"))
     path = f"workloads/{workload.name}/guardrails/failure"
     assert send(owner, "put", path, {"margin": margin, "reason": "why"}).status_code == status
+
+
+def test_a_longer_list_takes_no_more_queries() -> None:
+    """Each running rollout added the queries of what can be done with it: its environment and what is served there."""
+    viewer = person("viewer", Role.VIEWER)
+
+    def queries(rollouts: int) -> tuple[int, list[list[str]]]:
+        while Rollout.objects.count() < rollouts:
+            places.started(calibrated=False)
+        with CaptureQueriesContext(connection) as captured:
+            items = viewer.get("/api/v1/rollouts").json()["items"]
+        assert len(items) == rollouts
+        return len(captured), [item["can"] for item in items]
+
+    (few, _), (more, can) = queries(1), queries(4)
+    assert few == more
+    alone = [
+        viewer.get(f"/api/v1/rollouts/{pk}").json()["can"]
+        for pk in Rollout.objects.values_list("pk", flat=True)
+    ]
+    assert can == alone
+    assert "advance" in can[0]
