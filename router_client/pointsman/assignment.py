@@ -62,6 +62,16 @@ class WorkloadAssignment:
     pinned: Route | None = None
     comparison: Comparison | None = None
 
+    @property
+    def place(self) -> tuple[str | None, int | None]:
+        """The rollout's id and stage, to which tasks are reported; None outside a rollout and under a pin.
+
+        Pinned tasks are no comparison of two policies, and all of one arm: the split would seem wrong.
+        """
+        if self.rollout is None or self.pinned is not None:
+            return None, None
+        return self.rollout.id, self.rollout.stage
+
     @classmethod
     def build(
         cls, name: str, entry: Mapping[str, Any], *, environment: str = "", compiled: Compile | None = None

@@ -113,15 +113,13 @@ class Decision:
 
     @property
     def rollout(self) -> str | None:
-        """The running rollout's id, on either arm, or None."""
-        rollout = self.assignment.rollout
-        return rollout.id if rollout is not None else None
+        """The running rollout's id, on either arm; None outside a rollout and under a pin."""
+        return self.assignment.place[0]
 
     @property
     def stage(self) -> int | None:
-        """The rollout's stage, or None outside a rollout."""
-        rollout = self.assignment.rollout
-        return rollout.stage if rollout is not None else None
+        """The rollout's stage; None outside a rollout and under a pin."""
+        return self.assignment.place[1]
 
     @property
     def arm(self) -> str:

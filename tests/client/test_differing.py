@@ -13,6 +13,7 @@ from pointsman.decision import Decision
 from pointsman.evaluate import compile_policy
 from pointsman.history import Memory
 from pointsman.reporting.buckets import Bucket, BucketKey, Outcome
+from pointsman.reporting.counts import DecisionTallies
 from pointsman.testing import FakeControlPlane
 from tests.client.deciding import assigned, entry, side
 from tests.client.policies import always, two_stage
@@ -131,7 +132,12 @@ def test_it_reports_nothing_outside_a_rollout_or_at_full() -> None:
 def test_no_task_differs_under_a_pin() -> None:
     rollout = {"id": "0192", "stage": 2, "mode": "percentage", "share_pcm": 50_000, "salt": "s"}
     pinned = entry(candidate=side(always("large"), 13), rollout=rollout, pin={"model": "small", "reason": ""})
-    assert decide(assigned(pinned), {}).differing == AGREE
+    decision = decide(assigned(pinned), {})
+    assert decision.differing == AGREE
+    # It belongs to no arm of the rollout: all pinned tasks would be the baseline's, as if the candidate's were lost.
+    assert (decision.arm, decision.rollout, decision.stage) == ("baseline", None, None)
+    tallies = DecisionTallies()
+    assert tallies.turn(decision.assignment, decision.side, 60.0).key[:4] == (1, "summaries", None, None)
 
 
 def test_it_also_compares_in_shadow() -> None:

@@ -103,10 +103,8 @@ class Tally:
     @property
     def key(self) -> CountKey:
         assignment, side = self.assignment, self.side
-        rollout = assignment.rollout
-        rollout_id, stage = (rollout.id, rollout.stage) if rollout is not None else (None, None)
         minute = int(self.since // 60)
-        return CountKey(minute, assignment.name, rollout_id, stage, side.arm, side.version)
+        return CountKey(minute, assignment.name, *assignment.place, side.arm, side.version)
 
 
 class DecisionTallies:
