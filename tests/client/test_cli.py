@@ -1,5 +1,7 @@
 import io
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -78,3 +80,47 @@ def test_it_explains_what_is_wrong_with_a_request(
 def test_it_reports_a_missing_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validate", "nowhere.yaml"]) == 2
     assert "nowhere.yaml" in capsys.readouterr().err
+
+
+class _Login(BaseHTTPRequestHandler):
+    """A login page in front of the network answers every request with 200."""
+
+    kind, page = "text/html; charset=utf-8", b"<!doctype html><p>Please log in"
+
+    def _answer(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.send_response(200)
+        self.send_header("Content-Type", self.kind)
+        self.send_header("Content-Length", str(len(self.page)))
+        self.end_headers()
+        self.wfile.write(self.page)
+
+    do_GET = do_POST = _answer  # noqa: N815 - the names that http.server calls
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["unpin", "w", "-e", "production", "-m", "over"],
+        ["rollout", "list"],
+        ["rollout", "report", "1"],
+        ["rollout", "report", "1", "--json"],
+    ],
+)
+@pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/json"])
+def test_it_reports_that_something_else_answered(
+    command: list[str], kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(_Login, "kind", kind)
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Login) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        code = main(["--server", address, "--key", "pma_x", *command])
+        server.shutdown()
+    said = capsys.readouterr()
+    assert (code, said.out) == (2, "")
+    assert "Something else than a control plane answered" in said.err
+    assert "Traceback" not in said.err

@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace import TracerProvider  # noqa: E402
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor  # noqa: E402
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter  # noqa: E402
 
-from pointsman import Pace, Router  # noqa: E402
+from pointsman import ConfigurationError, Pace, Router  # noqa: E402
 from pointsman.integrations.otel import EVALUATION, FeedbackFromSpans, annotate  # noqa: E402
 from pointsman.testing import FakeControlPlane  # noqa: E402
 
@@ -95,3 +95,9 @@ def test_spans_without_a_decision_are_ignored(plane: FakeControlPlane) -> None:
         with provider.get_tracer("test").start_as_current_span("other") as span:
             span.add_event(EVALUATION, {"gen_ai.evaluation.score.label": "pass"})
     assert plane.feedback == []
+
+
+def test_an_unknown_kind_is_refused_before_a_span_ends(router: Router) -> None:
+    """Otherwise the end of each evaluated span would raise into the application."""
+    with pytest.raises(ConfigurationError, match="got hearsay"):
+        FeedbackFromSpans(router, kinds={"rating": "hearsay"})

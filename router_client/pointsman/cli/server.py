@@ -59,8 +59,11 @@ class Server:
         )[0]
 
     def text(self, path: str) -> str:
-        """Return a response that is not JSON, such as a report in Markdown."""
-        return self._ask("GET", path)[1].text
+        """Return a report in Markdown."""
+        answer = self._answered("GET", path)
+        if "markdown" not in answer.headers.get("Content-Type", ""):
+            raise _foreign(answer)
+        return answer.text
 
     def find(self, path: str) -> Any:
         """Return the document, or None if it does not exist."""
@@ -108,6 +111,17 @@ class Server:
         self._ask("DELETE", path, params={name: value for name, value in query.items() if value is not None})
 
     def _ask(self, method: str, path: str, **how: Any) -> tuple[Any, httpx.Response]:
+        answer = self._answered(method, path, **how)
+        if not answer.content:
+            return None, answer
+        try:
+            if "json" in answer.headers.get("Content-Type", ""):
+                return answer.json(), answer
+        except ValueError:
+            pass
+        raise _foreign(answer)
+
+    def _answered(self, method: str, path: str, **how: Any) -> httpx.Response:
         try:
             answer = self._client.request(method, path, **how)
         except httpx.TimeoutException:
@@ -116,14 +130,22 @@ class Server:
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             raise CliError(f"The control plane cannot be reached: {error}.") from None
         if answer.is_success:
-            is_json = "json" in answer.headers.get("Content-Type", "") and answer.content
-            return (answer.json() if is_json else None), answer
+            return answer
         raise _refusal(answer)
 
 
 def path(*parts: str | int) -> str:
     """Return a path below /api/v1 from names with arbitrary characters."""
     return "/".join(quote(str(part), safe="") for part in parts)
+
+
+def _foreign(answer: httpx.Response) -> CliError:
+    """Return the error for an answer in another form, such as the page of a proxy that wants a login first."""
+    kind = answer.headers.get("Content-Type", "no content type")
+    return CliError(
+        f"Something else than a control plane answered {answer.request.url.copy_with(query=None)}: "
+        f"{answer.status_code}, {kind}."
+    )
 
 
 def _refusal(answer: httpx.Response) -> Refused:

@@ -23,6 +23,7 @@ except ImportError as error:
     raise ImportError("OpenTelemetry needs its extra: pip install 'pointsman[otel]'") from error
 
 from pointsman.decision import Decision
+from pointsman.errors import ConfigurationError
 from pointsman.router import FEEDBACK_KINDS, Router
 
 __all__ = ["EVALUATION", "FeedbackFromSpans", "annotate", "attributes_of"]
@@ -62,12 +63,18 @@ class FeedbackFromSpans(SpanProcessor):
 
     kinds         evaluation name → kind of feedback; by default a kind's own name, otherwise `downstream`
     success_from  the score from which a task counts as a success if the event has no label
+
+    Raises ConfigurationError for an unknown kind: it would otherwise be refused at the end of each span.
     """
 
     def __init__(
         self, router: Router, *, kinds: Mapping[str, str] | None = None, success_from: float | None = None
     ) -> None:
         self._router, self._kinds, self._success_from = router, dict(kinds or {}), success_from
+        if unknown := sorted(set(self._kinds.values()) - set(FEEDBACK_KINDS)):
+            raise ConfigurationError(
+                f"kinds must be of {', '.join(FEEDBACK_KINDS)}; got {', '.join(unknown)}"
+            )
 
     def on_end(self, span: ReadableSpan) -> None:
         """Handle the end of a span. Never raises, because telemetry must not break the application."""
