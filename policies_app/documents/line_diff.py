@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 _CONTEXT = 3  # unchanged lines shown around a change
+_MOST_PAIRS = 1_000_000  # of lines to compare: half a second; 64 KiB of one-line lists would take minutes
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ def side_by_side(before: str, after: str) -> list[DiffRow]:
     """Return both texts line by line, with unchanged parts shortened to a few lines around each change."""
     left, right = before.splitlines(), after.splitlines()
     rows: list[DiffRow] = []
-    blocks = difflib.SequenceMatcher(None, left, right, autojunk=False).get_opcodes()
+    blocks = _blocks(left, right)
     for index, (tag, i1, i2, j1, j2) in enumerate(blocks):
         if tag == "equal":
             equal = [_same(i + 1, j + 1, left[i]) for i, j in zip(range(i1, i2), range(j1, j2), strict=True)]
@@ -41,6 +42,30 @@ def side_by_side(before: str, after: str) -> list[DiffRow]:
         else:
             rows += _changed(left, right, i1, i2, j1, j2)
     return rows
+
+
+def _blocks(left: list[str], right: list[str]) -> list[tuple[str, int, int, int, int]]:
+    """Return the opcodes of `difflib` that turn one list into the other.
+
+    Of very long texts, all between their common start and their common end counts as replaced.
+    """
+    if len(left) * len(right) <= _MOST_PAIRS:
+        return list(difflib.SequenceMatcher(None, left, right, autojunk=False).get_opcodes())
+    start = _shared(left, right)
+    end = _shared(left[start:][::-1], right[start:][::-1])
+    stops = len(left) - end, len(right) - end
+    blocks = [
+        ("equal", 0, start, 0, start),
+        ("replace", start, stops[0], start, stops[1]),
+        ("equal", stops[0], len(left), stops[1], len(right)),
+    ]
+    return [block for block in blocks if block[1] < block[2] or block[3] < block[4]]
+
+
+def _shared(left: list[str], right: list[str]) -> int:
+    """Return how many lines are the same at the start of both."""
+    pairs = zip(left, right, strict=False)
+    return next((at for at, (one, other) in enumerate(pairs) if one != other), min(len(left), len(right)))
 
 
 def _same(left: int, right: int, text: str) -> DiffRow:
