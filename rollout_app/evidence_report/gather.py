@@ -161,7 +161,8 @@ def _stages(rollout: Rollout) -> list[dict[str, Any]]:
             "entered_at": entered.get(number),
             "left_at": _left(rollout, entered, number),
             "arms": {
-                arm: {name: int(row[f"{name}_"] or 0) for name in _SUMS}
+                # A grade can be counted before its task is reported: then `ungraded` is below 0.
+                arm: {name: max(0, int(row[f"{name}_"] or 0)) for name in _SUMS}
                 if (row := found.get((number, arm)))
                 else None
                 for arm in ("baseline", "candidate")

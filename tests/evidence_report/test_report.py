@@ -19,7 +19,7 @@ from rollout_app.evidence_report.gather import evidence_report, realised_answer
 from rollout_app.evidence_report.markdown import as_markdown
 from rollout_app.evidence_report.realised import realised
 from rollout_app.evidence_report.words import realised_sentences, saved, saved_since
-from rollout_app.models import Rollout
+from rollout_app.models import ArmTotals, Rollout
 from rollout_app.review import rollups
 from tests.support import builders
 from tests.support.callers import Caller
@@ -340,3 +340,12 @@ def test_a_first_hour_has_a_saving_but_none_per_day(place: Place) -> None:
 )
 def test_more_cost_has_no_minus_sign(change: Change, told: str) -> None:
     assert saved(change) == told
+
+
+def test_grades_before_their_tasks_are_reported_are_not_a_negative_number(place: Place) -> None:
+    rollout = completed(place)
+    at = {"environment": place[0], "workload": place[1], "rollout": str(rollout.pk), "stage": 0}
+    counted = {"tasks": 9, "successes": 10, "ungraded": -1}
+    ArmTotals.objects.create(**at, arm="candidate", version=2, minute=clock.now(), **counted)
+    arm = evidence_report(rollout)["stages"][0]["arms"]["candidate"]
+    assert (arm["tasks"], arm["successes"], arm["ungraded"]) == (9, 10, 0)
