@@ -1,6 +1,7 @@
 """Format a policy document as people write it: YAML in the format's own key order."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,6 +36,19 @@ def _sequence(dumper: _Dumper, data: Sequence[Any]) -> yaml.Node:
     return dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=flat)
 
 
+# Texts that PyYAML would write without quotes, but that the format reads as numbers (YAML 1.2's core schema), and
+# characters that YAML 1.1 counts as line breaks.
+_QUOTED = re.compile(
+    r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|0o[0-7]+|0x[0-9a-fA-F]+|.*[\x85\u2028\u2029].*",
+    re.DOTALL,
+)
+
+
+def _text(dumper: _Dumper, data: str) -> yaml.Node:
+    style = '"' if _QUOTED.fullmatch(data) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
 # The format uses YAML 1.2, where `on` is a plain word. PyYAML would quote it because of YAML 1.1.
 _Dumper.yaml_implicit_resolvers = {
     first: [(tag, regexp) for tag, regexp in found if tag != "tag:yaml.org,2002:bool" or first in "tfTF"]
@@ -42,6 +56,7 @@ _Dumper.yaml_implicit_resolvers = {
 }
 _Dumper.add_representer(dict, _mapping)
 _Dumper.add_representer(list, _sequence)
+_Dumper.add_representer(str, _text)
 
 
 def as_yaml(document: Mapping[str, Any]) -> str:

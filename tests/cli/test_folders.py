@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from controlplane.audit.models import Entry
+from pointsman.cli import folders
+from pointsman.policy import load
 from policies_app.models import Assignment, Model, PolicyVersion, Workload
 from rollout_app.models import GuardrailOverride, Rollout
 from tests.cli.conftest import Run
@@ -182,3 +184,27 @@ def test_a_missing_or_empty_folder_is_refused(
     code, _, error = run("plan", where)
     assert code == 2
     assert "is not a folder" in error or "is it the right one?" in error
+
+
+def test_an_exported_text_stays_a_text_and_a_number_a_number() -> None:
+    """`apply` reads a policy as YAML 1.2, in which an unquoted 1e3 is a number."""
+    odd = [
+        "1e3",
+        "-1e-3",
+        "1.e3",
+        "-.5",
+        "0o17",
+        "0x1F",
+        "12:30",
+        "yes",
+        "7",
+        1e-7,
+        1e22,
+        -0.5,
+        7,
+        True,
+        None,
+    ]
+    models = {"a": {"model": "x/y", "params": {"odd": odd}}, "b": {"model": "x/z"}}
+    policy = {"format": 1, "workload": "w", "models": models, "default": "a", "fallback": ["b"]}
+    assert repr(load(folders._yaml(policy))["models"]) == repr(load(json.dumps(policy))["models"])

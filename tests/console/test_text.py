@@ -34,6 +34,21 @@ def test_it_parses_back_to_the_same_document(document: dict[str, Any]) -> None:
     assert completed(parse(as_yaml(kept)).data) == kept
 
 
+ODD = [
+    "1e3", "1E3", "-1e-3", "1.e3", "-.5", "0.1e5", "1e400", "0o17", "0x1F", "12:30", "2020-01-01", "1_000", "yes",
+    "off", "null", "~", "", " ", "=", "<<", ".inf", ".NaN", "+1", "007", "- a", "a: b", "#x", "&a", "!x", "%x",
+    "two\nlines\n", "trail ", "cr\rlf", "\t", "\x85", "\u2028", "\ufeff", "🚀", "x" * 300,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", [*ODD, 1e-7, 1e22, 5e-324, 100.0, 0, True, None, [], {}], ids=ascii)
+def test_a_text_stays_a_text_and_a_number_a_number(odd: Any) -> None:
+    """Opened in the editor and saved, a text like 1e3 once became a number."""
+    params = {"stop": odd, "list": [odd], "map": {"a": odd, "b": {"c": [odd]}}}
+    kept = completed({**DOCUMENTS[1], "models": {"a": {"model": "x/y", "params": params}}})
+    assert repr(parse(as_yaml(kept)).data["models"]) == repr(kept["models"])
+
+
 def test_it_keeps_the_order_of_models_because_it_is_their_rank() -> None:
     shown = as_yaml({**DOCUMENTS[0], "rank": ["alpha", "zeta"]})
     assert shown.index("alpha:") < shown.index("zeta:")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -187,4 +188,12 @@ def _yaml(content: Any) -> str:
         import yaml
     except ImportError:
         raise CliError("Folders of YAML need the extra `yaml`: pip install 'pointsman[cli]'.") from None
-    return str(yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100))
+
+    class Dumper(yaml.SafeDumper):
+        """Quotes texts that policies, which are YAML 1.2, would read as numbers (1e3, 0o17). PyYAML writes YAML 1.1."""
+
+    Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
+    return str(yaml.dump(content, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100))
+
+
+_NUMBER = re.compile(r"(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)[eE][-+]?[0-9]+|[-+]?\.[0-9]+|0o[0-7]+)$")
