@@ -4,6 +4,7 @@ Money is in nano-US-dollars, shares in pcm (per 100,000), rates are fractions.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -150,9 +151,13 @@ def p_value(p: float) -> str:
 
 
 def signed(text: str, value: float) -> str:
-    """Put the sign directly before the figure: `over +1,000 %`."""
+    """Put the sign directly before the figure: `over +1,000 %`. A figure that is shown as 0 has none."""
     figure = text.removeprefix(_OVER)
-    return f"{_OVER if figure != text else ''}{'+' if value > 0 else MINUS if value < 0 else ''}{figure}"
+    sign = "" if value == 0 or not _NOT_ZERO.search(figure) else "+" if value > 0 else MINUS
+    return f"{_OVER if figure != text else ''}{sign}{figure}"
+
+
+_NOT_ZERO = re.compile(r"[1-9]")
 
 
 @register.filter
@@ -166,13 +171,13 @@ def milliseconds(number: float | None) -> str:
     """Format a duration in milliseconds: 812 → 812 ms, 10000 → 10 s"""
     if number is None:
         return NONE
-    return f"{number / 1000:g}{THIN}s" if number >= 1000 else f"{number:.0f}{THIN}ms"
+    return f"{number / 1000:,.10g}{THIN}s" if number >= 1000 else f"{number:.0f}{THIN}ms"
 
 
 @register.filter
 def minutes(number: float | None) -> str:
     """Format a duration in minutes: 135 → 2 h 15 min"""
-    return span(None if number is None else round(number) * 60)
+    return span(None if number is None else (round(number) if number >= 1 else number) * 60)
 
 
 @register.filter

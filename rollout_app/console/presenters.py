@@ -133,7 +133,7 @@ def comparison_caveat(rollout: Rollout) -> str:
     if stage.mode == "shadow" or part < 0.5 or (times := 0.25 / (part * (1 - part))) < _BLUNT_FROM:
         return ""
     return (
-        f"Only {percent(1 - part, 0)} of the tasks stay on the baseline for comparison. Harm that starts "
+        f"Only {share(SHARE_ALL - stage.share_pcm)} of the tasks stay on the baseline for comparison. Harm that starts "
         f"now takes about {times:.0f} times as many tasks to detect as at 50{THIN}%."
     )
 

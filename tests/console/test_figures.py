@@ -2,6 +2,8 @@
 
 import math
 from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import time_machine
@@ -9,7 +11,7 @@ from django.utils import timezone
 
 from controlplane.web import display
 from rollout_app.console.charts import LineChart, interval_picture
-from rollout_app.console.presenters import _mirrored, figure_writer
+from rollout_app.console.presenters import _mirrored, comparison_caveat, figure_writer
 from rollout_app.engine.evidence import MirrorSums
 
 
@@ -131,3 +133,42 @@ def test_an_exact_test_never_shows_zero(won: int, lost: int, shown: str) -> None
     """Regression: a test on 90,000 mirrored tasks showed "p = 0"."""
     sums = MirrorSums(n=10_000, both=500, only_candidate=won, only_baseline=lost, neither=500 - lost)
     assert shown in _mirrored(sums)[0][1]
+
+
+@pytest.mark.parametrize("value", [0.0, -0.0, 0.0004, -0.0004, 1e-9, -1e-9])
+def test_a_change_that_is_shown_as_zero_has_no_sign(value: float) -> None:
+    assert display.signed(display.percent(abs(value)), value) == f"0.0{display.THIN}%"
+    assert figure_writer("cost_per_success", absolute=False)(value).startswith("0.0")
+
+
+def test_a_share_that_is_shown_as_zero_has_no_sign() -> None:
+    assert display.percent(-0.005, 0) == f"0{display.THIN}%"
+
+
+def test_the_share_that_stays_on_the_baseline_is_not_rounded_to_none() -> None:
+    stage = {"mode": "percentage", "share_pcm": 99_900}
+    rollout: Any = SimpleNamespace(state="running", stages=[stage, {"mode": "full"}], stage=0)
+    assert f"Only 0.1{display.THIN}% of the tasks" in comparison_caveat(rollout)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "written"),
+    [(None, "–"), (0, "0 s"), (0.5, "30 s"), (0.99, "59 s"), (1, "1 min"), (135.4, "2 h 15 min")],
+)
+def test_minutes(minutes: float | None, written: str) -> None:
+    assert display.minutes(minutes).replace(display.THIN, " ") == written
+
+
+@pytest.mark.parametrize(
+    ("number", "written"),
+    [
+        (None, "–"),
+        (0, "0 ms"),
+        (812, "812 ms"),
+        (10_000, "10 s"),
+        (1_500, "1.5 s"),
+        (2**31 - 1, "2,147,483.647 s"),
+    ],
+)
+def test_milliseconds(number: float | None, written: str) -> None:
+    assert display.milliseconds(number).replace(display.THIN, " ") == written
