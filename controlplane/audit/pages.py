@@ -77,8 +77,16 @@ class FilterForm(forms.Form):
             by_key = Q(actor_kind="key", actor_id__in=keys)
             entries = entries.filter(Q(actor_label__icontains=actor) | by_key)
         if target := given.get("target"):
-            entries = entries.filter(Q(target_id__icontains=target) | Q(workload=target))
+            entries = entries.filter(Q(target_id__icontains=target) | Q(workload=target) | _exactly(target))
         return entries
+
+
+def _exactly(target: str) -> Q:
+    """Match one target by its kind and id, as an entry's page shows them: `user 12`. The pages' links use this: part
+    of an id would also match others."""
+    kind, _, found = target.partition(" ")
+    exact = Q(target_kind=kind, target_id=found)
+    return exact | Q(workload=found) if kind == "workload" and found else exact
 
 
 def _actions(given: str) -> list[Any]:

@@ -1,12 +1,15 @@
 """The audit list, its filters, and the page of an entry."""
 
+import re
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.urls import reverse
 from django.utils import timezone
 
+from controlplane.access.actions.people import end_sessions
 from controlplane.audit import pages
 from controlplane.audit.models import Entry
 from controlplane.core.actors import SYSTEM
@@ -199,3 +202,26 @@ def test_a_reviewed_use_of_break_glass_is_shown_by_name(
     page = text(reviewer.get(LIST))
     assert "summaries, a first version served without approval by Pointsman in production" in page
     assert f"break glass {opened.pk}" not in page
+
+
+def test_the_page_of_a_person_links_to_their_entries_only(people: People) -> None:
+    """A person's key is part of other ids: 1 of 10, of 21 and of most rollouts'."""
+    client = people("ada", "admin")
+    for key in (50_001, 150_001):
+        user = User.objects.create(pk=key, username=f"person-{key}")
+        end_sessions(user, actor=SYSTEM, reason="a lost laptop")
+    page = text(client.get(reverse("console:person", args=[50_001])))
+    (link,) = re.findall(r'href="([^"]*)">Audit</a>', page.partition("<h2>Changes")[2])
+    assert {entry.target_id for entry, *_ in client.get(link).context["listed"]} == {"50001"}
+
+
+@pytest.mark.usefixtures("history")
+def test_an_entry_links_to_the_entries_about_the_same_target(people: People, summaries: Workload) -> None:
+    client = people("tom", "viewer")
+    builders.workload("summaries-2")
+    entry = Entry.objects.get(action="workload.register", target_id="summaries")
+    page = text(client.get(reverse("console:entry", args=[entry.seq])))
+    (link,) = re.findall(r'href="([^"]*target=[^"]*)"', page)
+    found = [entry for entry, *_ in client.get(link).context["listed"]]
+    assert {entry.workload for entry in found} == {"summaries"}
+    assert {"workload.register", "assignment.pin", "rollout.start"} <= {entry.action for entry in found}
