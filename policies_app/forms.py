@@ -5,6 +5,7 @@ from typing import Any
 from django import forms
 from django_ace import AceWidget
 
+from controlplane.web.seen import SeenForm
 from policies_app.models import Assignment, PolicyVersion
 
 
@@ -84,6 +85,13 @@ class PinForm(ReasonForm):
         self.fields["model_alias"].choices = [  # type: ignore[attr-defined]
             (alias, f"{alias} — {models[alias]['model']}") for alias in models
         ]
+
+
+class UnpinForm(SeenForm, ReasonForm):
+    """Ends the pin that was shown."""
+
+    expected = forms.CharField(required=False, max_length=64, widget=forms.HiddenInput)  # `actions.pin_tag`
+    shows_conflicts = False  # the page describes the pin
 
 
 def version_label(version: PolicyVersion) -> str:

@@ -81,7 +81,8 @@ def edit_receiver(
         before = receiver_fields(receiver)
         if changes.get("enabled") is False and receiver.enabled:
             reasons.demand(actor, reason, f"This stops all messages to {receiver.name}")
-        if (address := changes.pop("address", None)) is not None:
+        # The same address, or the part of it that is shown, keeps it, even if it is no longer allowed.
+        if (address := changes.pop("address", None)) is not None and address.strip() != receiver.address:
             _set_address(receiver, address)
         for name, value in changes.items():
             setattr(receiver, name, sorted(set(value)) if isinstance(value, list | tuple) else value)
@@ -124,9 +125,7 @@ def rotate_secret(
 def send_test(receiver: Receiver, *, actor: Actor, reason: str = "") -> Delivery:
     """Send a test message to this receiver only, within seconds. The delivery records the receiver's answer."""
     with transaction.atomic():
-        receiver = _locked(receiver, None)
-        if not receiver.enabled:
-            raise Conflict(f"{receiver.name} is disabled; enable it first.")
+        receiver = _enabled(receiver)
         Receiver.objects.filter(pk=receiver.pk).update(rests_until=None)
         delivery = outbox.test_message(receiver, by=actor.label)
         evidence = {"delivery": str(delivery.pk)}
@@ -137,7 +136,7 @@ def send_test(receiver: Receiver, *, actor: Actor, reason: str = "") -> Delivery
 def send_again(delivery: Delivery, *, actor: Actor, reason: str = "") -> Delivery:
     """Restart a delivery that was given up, with a new series of attempts and the same `webhook-id`."""
     with transaction.atomic():
-        receiver = _locked(delivery.receiver, None)
+        receiver = _enabled(delivery.receiver)
         dead = Delivery.objects.filter(pk=delivery.pk, state=Delivery.State.DEAD)
         if not dead.update(state=Delivery.State.WAITING, attempts=0, due_at=clock.now()):
             raise Conflict("Only a delivery that was given up can be sent again.")
@@ -216,6 +215,14 @@ def _locked(receiver: Receiver, expected: int | None) -> Receiver:
             f"{found.name} has changed since you read it (version {expected}, now {found.version})."
         )
     return found
+
+
+def _enabled(receiver: Receiver) -> Receiver:
+    """Lock the receiver. Raise `Conflict` if it is disabled: nothing would be sent."""
+    receiver = _locked(receiver, None)
+    if not receiver.enabled:
+        raise Conflict(f"{receiver.name} is disabled; enable it first.")
+    return receiver
 
 
 def _save(receiver: Receiver) -> None:

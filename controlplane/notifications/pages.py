@@ -26,6 +26,7 @@ from controlplane.web.pages import (
     person,
     status_of,
 )
+from controlplane.web.seen import SeenForm
 
 _EVENTS = [(name, label) for name, label in events.TYPES.items()]
 
@@ -72,7 +73,7 @@ class ReceiverForm(TellingForm):
         return [name for name in self.cleaned_data["environments"].replace(",", " ").split() if name]
 
 
-class ReceiverEditForm(ReceiverForm):
+class ReceiverEditForm(SeenForm, ReceiverForm):
     enabled = forms.BooleanField(required=False, help_text="A disabled receiver gets no messages.")
     kind = None  # type: ignore[assignment]  # the kind cannot change
 
@@ -83,6 +84,7 @@ class ReceiverEditForm(ReceiverForm):
             "events": receiver.events,
             "environments": ", ".join(receiver.environments),
             "enabled": receiver.enabled,
+            "expected": receiver.version,
         }
         super().__init__(*args, **({"initial": initial} | kwargs))
         self._secret = receiver.kind == Receiver.Kind.SLACK
@@ -147,7 +149,7 @@ def _shown_once(request: HttpRequest, receiver: Receiver, secret: str) -> HttpRe
 def receiver_page(request: HttpRequest, pk: UUID) -> HttpResponse:
     receiver = _receiver_for(request, pk)
     form = ReceiverEditForm(request.POST or None, receiver=receiver)
-    if attempt(request, form, actions.edit_receiver, receiver, expected=None):
+    if attempt(request, form, actions.edit_receiver, receiver):
         return done(request, "Saved.", to=_address(receiver))
     rows = paginated(request, receiver.deliveries.select_related("notification"), size=25)
     context = {"receiver": receiver, "form": form, "rows": rows, "rotating": RotateForm()}

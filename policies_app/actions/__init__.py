@@ -3,7 +3,7 @@
     environments   register_environment  edit_environment  start_new_epoch
     workloads      register_workload  edit_workload
     versions       add_version  add_version_from_text
-    assignments    serve_first  stop_serving  set_assignment  pin  unpin  served_assignment
+    assignments    serve_first  stop_serving  set_assignment  pin  unpin  pin_tag  served_assignment
     catalogue      add_model  edit_model                             (`policies_app.catalogue.actions`)
 
 Each runs in one transaction with its audit entry, which is appended last: the audit head is the most contended row,
@@ -13,6 +13,7 @@ refusal.
 
 from policies_app.actions.assignments import (
     pin,
+    pin_tag,
     serve_first,
     set_assignment,
     stop_serving,
@@ -32,6 +33,7 @@ __all__ = [
     "edit_model",
     "edit_workload",
     "pin",
+    "pin_tag",
     "register_environment",
     "register_workload",
     "serve_first",

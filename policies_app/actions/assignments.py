@@ -1,5 +1,6 @@
 """Writes to what is served now: first versions, moves, pins. Each change draws the environment's next revision."""
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -7,7 +8,14 @@ from uuid import UUID
 from controlplane.audit import log
 from controlplane.core import clock
 from controlplane.core.actors import Actor
-from controlplane.core.errors import AlreadyExists, ApprovalMissing, Conflict, InvalidInput, RolloutActive
+from controlplane.core.errors import (
+    AlreadyExists,
+    ApprovalMissing,
+    Conflict,
+    InvalidInput,
+    RolloutActive,
+    StaleVersion,
+)
 from policies_app.models import Assignment, Environment, PolicyVersion, Workload
 from policies_app.snapshots import build
 from policies_app.snapshots.revisions import draw_revision, prices_of, save_assignment, served_assignment
@@ -138,17 +146,29 @@ def pin(assignment: Assignment, model_alias: str, *, actor: Actor, reason: str) 
     return _set_pin(assignment, model_alias, reason, action="assignment.pin", actor=actor)
 
 
-def unpin(assignment: Assignment, *, actor: Actor, reason: str) -> Assignment:
-    """End the pin, so that tasks follow the policy again. Raises `Conflict` if nothing is pinned."""
-    return _set_pin(assignment, "", reason, action="assignment.unpin", actor=actor)
+def unpin(assignment: Assignment, *, actor: Actor, reason: str, expected: str = "") -> Assignment:
+    """End the pin, so that tasks follow the policy again. Raises `Conflict` if nothing is pinned, and `StaleVersion` if
+    it is no longer the `expected` pin (its `pin_tag`; empty: any): somebody pinned it again since, for another reason.
+    """
+    return _set_pin(assignment, "", reason, action="assignment.unpin", actor=actor, expected=expected)
 
 
-def _set_pin(assignment: Assignment, model: str, reason: str, *, action: str, actor: Actor) -> Assignment:
+def pin_tag(assignment: Assignment) -> str:
+    """Identify a pin by its model and reason, for `unpin`."""
+    return hashlib.sha256(f"{assignment.pin_model}: {assignment.pin_reason}".encode()).hexdigest()
+
+
+def _set_pin(
+    assignment: Assignment, model: str, reason: str, *, action: str, actor: Actor, expected: str = ""
+) -> Assignment:
     subject = _audit_subject(assignment.environment, assignment.workload)
     with log.attempt(actor=actor, action=action, reason=reason, **subject):
         revision = draw_revision(assignment.environment_id, assignment.workload_id, action)
         assignment = served_assignment(assignment.environment_id, assignment.workload_id)
         _refuse_pin(assignment, model)
+        if expected and pin_tag(assignment) != expected:
+            pinned = f"{assignment.pin_model}: {assignment.pin_reason}"
+            raise StaleVersion(f"Somebody has pinned it again since, to {pinned}")
         before = _audited_values(assignment)
         assignment.pin_model, assignment.pin_reason = model, reason if model else ""
         save_assignment(assignment, revision)

@@ -11,8 +11,7 @@ from controlplane.core import clock
 from controlplane.web.pages import Crumb, attempt, console_view, done, may, must, page, status_of
 from policies_app import actions
 from policies_app.console.lookups import environment_for, environments_of
-from policies_app.console.setup_forms import EnvironmentForm, FreezeForm
-from policies_app.forms import ReasonForm
+from policies_app.console.setup_forms import EnvironmentForm, FreezeForm, ThawForm
 from policies_app.models import Environment
 
 
@@ -64,10 +63,9 @@ def _edit(form: EnvironmentForm, *, actor: Any, expected: int, reason: str, **_:
 @console_view("GET", "POST")
 def freeze(request: HttpRequest, name: str) -> HttpResponse:
     environment = environment_for(request, name, role=Role.ADMIN)
-    initial = {each: getattr(environment, each) for each in ("frozen_from", "frozen_until", "freeze_reason")}
-    form = FreezeForm(
-        request.POST or None, initial=initial if _lies_ahead(environment.frozen_until) else None
-    )
+    shown = ("frozen_from", "frozen_until", "freeze_reason") if _lies_ahead(environment.frozen_until) else ()
+    initial = {each: getattr(environment, each) for each in shown} | {"expected": environment.version}
+    form = FreezeForm(request.POST or None, initial=initial)
     if frozen := attempt(request, form, _freeze, environment):
         begins = "is frozen now" if frozen.is_frozen(clock.now()) else "will be frozen"
         return done(request, f"{name} {begins}. It ends automatically.", to=_listed())
@@ -88,7 +86,7 @@ def _freeze(environment: Environment, *, freeze_reason: str, **values: Any) -> E
 @console_view("GET", "POST")
 def thaw(request: HttpRequest, name: str) -> HttpResponse:
     environment = environment_for(request, name, role=Role.ADMIN)
-    form = ReasonForm(request.POST or None)
+    form = ThawForm(request.POST or None, initial={"expected": environment.version})
     over = {"frozen_from": None, "frozen_until": None, "freeze_reason": ""}
     if attempt(request, form, actions.edit_environment, environment, **over):
         return done(request, f"The change freeze of {name} is over.", to=_listed())

@@ -9,7 +9,7 @@ from controlplane.access.models import Role
 from controlplane.web.pages import attempt, console_view, done, page, status_of
 from policies_app import actions
 from policies_app.console.lookups import address_of, assignment_for, environment_for, trail, workload_for
-from policies_app.forms import PinForm, ReasonForm, ServeForm
+from policies_app.forms import PinForm, ReasonForm, ServeForm, UnpinForm
 from policies_app.four_eyes.actions import request_serving
 from policies_app.models import Assignment, Environment, Workload
 
@@ -61,7 +61,7 @@ def pin(request: HttpRequest, name: str, environment: str) -> HttpResponse:
 @console_view("GET", "POST")
 def unpin(request: HttpRequest, name: str, environment: str) -> HttpResponse:
     assignment = assignment_for(request, name, environment, role=Role.OPERATOR)
-    form = ReasonForm(request.POST or None)
+    form = UnpinForm(request.POST or None, initial={"expected": actions.pin_tag(assignment)})
     if attempt(request, form, actions.unpin, assignment):
         return done(request, f"{name} follows its policy again.", to=address_of(assignment.workload))
     context = {"heading": f"Unpin {name} in {environment}", "button": "Unpin it"}

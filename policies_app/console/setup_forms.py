@@ -16,6 +16,8 @@ from django.utils import timezone
 
 from controlplane.access.models import SCOPES, Key, Team
 from controlplane.core.names import ADDRESS_NAME
+from controlplane.web.seen import SeenForm, kept_line
+from policies_app.forms import ReasonForm
 from policies_app.models import Environment, Model, Workload
 
 NUSD = 10**9
@@ -31,7 +33,7 @@ class DollarsField(forms.DecimalField):
     """US dollars on the page, whole nano-US-dollars in the data."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(min_value=0, max_digits=16, decimal_places=9, **options)
+        super().__init__(min_value=0, max_digits=19, decimal_places=9, **options)
         self.widget.attrs["step"] = "any"
 
     def prepare_value(self, value: Any) -> Any:
@@ -94,8 +96,12 @@ class VersionedForm(forms.ModelForm):  # type: ignore[type-arg]  # a mixin for f
     @property
     def changes(self) -> dict[str, Any]:
         """Return the fields that differ from the saved ones."""
-        names = (name for name in self.changed_data if name not in ("reason", "expected"))
-        return {name: self.cleaned_data[name] for name in names}
+        names = [name for name in self.changed_data if name not in ("reason", "expected")]
+        return {name: self.cleaned_data[name] for name in names if not self._is_same_line(name)}
+
+    def _is_same_line(self, name: str) -> bool:
+        before = self.before.get(name)
+        return isinstance(before, str) and kept_line(self.cleaned_data[name], before) == before
 
     @property
     def conflicts(self) -> list[tuple[str, str, str]]:
@@ -149,7 +155,7 @@ class EnvironmentForm(VersionedForm):
             del self.fields["four_eyes"]
 
 
-class FreezeForm(forms.Form):
+class FreezeForm(SeenForm):
     """A period in which nothing starts or advances."""
 
     frozen_from = UtcDateTimeField(
@@ -165,12 +171,22 @@ class FreezeForm(forms.Form):
 
     def clean(self) -> dict[str, Any]:
         values = super().clean() or self.cleaned_data
+        for name in {"frozen_from", "frozen_until"} - set(self.changed_data):
+            values[name] = self.initial.get(name)  # with the seconds, which the picker does not show
+        saved_reason = self.initial.get("freeze_reason", "")
+        values["freeze_reason"] = kept_line(values.get("freeze_reason", ""), saved_reason)
         begins, ends = values.get("frozen_from"), values.get("frozen_until")
         if ends and ends <= timezone.now():
             self.add_error("frozen_until", "This is in the past.")
         elif begins and ends and begins >= ends:
             self.add_error("frozen_until", "It ends before it begins.")
         return values
+
+
+class ThawForm(SeenForm, ReasonForm):
+    """Ends the freeze that was shown."""
+
+    shows_conflicts = False  # the page describes the freeze
 
 
 class WorkloadForm(VersionedForm):
@@ -211,7 +227,7 @@ class WorkloadForm(VersionedForm):
         super().__init__(*args, **options)
         owner = self.fields["owner"]
         owner.queryset, owner.empty_label = teams, None  # type: ignore[attr-defined]
-        self.fields["quality_bar"].widget.attrs.update(step="0.001", min=0, max=1)
+        self.fields["quality_bar"].widget.attrs.update(min=0, max=1)
         for name in ("difficulty", "success_signal", "unit"):
             field = self.fields[name]
             field.choices = [(value, str(label).capitalize()) for value, label in field.choices]  # type: ignore[attr-defined]

@@ -6,7 +6,8 @@
     stages      start_rollout  break_glass_start  advance_rollout  complete_rollout  pause_rollout
                 resume_rollout
     rollbacks   roll_back_rollout  abort_rollout  confirm_rolled_back  revert_rollout
-    settings    add_plan  edit_plan  remove_plan  set_guardrail  remove_guardrail
+    settings    add_plan  edit_plan  remove_plan  set_guardrail  remove_guardrail  own_guardrails
+                guardrails_tag
     refusals    refusals  refusal  surroundings_of  freeze_sentence
 
 Each rollout action takes the rollout, the actor and the reason, and returns the updated rollout. Pass an instance to
@@ -39,7 +40,15 @@ from rollout_app.actions.rollbacks import (
     revert_rollout,
     roll_back_rollout,
 )
-from rollout_app.actions.settings import add_plan, edit_plan, remove_guardrail, remove_plan, set_guardrail
+from rollout_app.actions.settings import (
+    add_plan,
+    edit_plan,
+    guardrails_tag,
+    own_guardrails,
+    remove_guardrail,
+    remove_plan,
+    set_guardrail,
+)
 from rollout_app.actions.stages import (
     advance_rollout,
     break_glass_start,
@@ -66,7 +75,9 @@ __all__ = [
     "confirm_rolled_back",
     "edit_plan",
     "freeze_sentence",
+    "guardrails_tag",
     "is_somebody_else",
+    "own_guardrails",
     "pause_rollout",
     "propose_rollout",
     "refusal",

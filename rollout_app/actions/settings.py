@@ -1,6 +1,6 @@
 """Saved plans and a workload's own guardrails. Changes here do not affect a rollout under way."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django.db import IntegrityError, transaction
@@ -82,6 +82,28 @@ def _plan_values(plan: Plan) -> dict[str, Any]:
     return {"description": plan.description, "stages": plan.stages, "version": plan.version}
 
 
+def guardrails_tag(rows: Iterable[GuardrailOverride]) -> str:
+    """Identify the state of a workload's own guardrails, for `own_guardrails`."""
+    return " ".join(sorted(f"{row.pk}.{row.version}" for row in rows)) or "none"
+
+
+def own_guardrails(
+    workload: Workload, metric: str, expected: str = ""
+) -> tuple[GuardrailOverride | None, GuardrailOverride | None]:
+    """Lock the workload inside the caller's transaction. Return its own guardrails on a metric: (margin, bound).
+
+    Raises `StaleVersion` if they have changed since their `guardrails_tag` was `expected` (empty: any).
+    """
+    Workload.objects.select_for_update(no_key=True).get(pk=workload.pk)
+    rows = GuardrailOverride.objects.filter(workload=workload, metric=metric)
+    if expected and guardrails_tag(rows) != expected:
+        raise StaleVersion(
+            f"{workload.name}'s guardrail on {Metric(metric).spec.phrase} has changed since you read it."
+        )
+    by_kind = {row.bound is not None: row for row in rows}
+    return by_kind.get(False), by_kind.get(True)
+
+
 def set_guardrail(
     workload: Workload,
     metric: str,
@@ -125,12 +147,15 @@ def _is_weaker(
     because its direction depends on the metric.
     """
     standing = {guardrail.metric: guardrail for guardrail in DEFAULT_GUARDRAILS}.get(Metric(row.metric))
-    margin_now = row.margin if row.margin is not None else standing.margin if standing else 0.0
-    weight_now = row.weight if row.weight is not None else standing.weight if standing else 0.0
+    standard_margin, standard_weight = (standing.margin, standing.weight) if standing else (0.0, 0.0)
+
+    def used(given: float | None, standard: float) -> float:
+        return standard if given is None else given
+
     return (
         (not enabled and row.enabled)
-        or (margin is not None and margin > margin_now)
-        or (weight is not None and weight < weight_now)
+        or used(margin, standard_margin) > used(row.margin, standard_margin)
+        or used(weight, standard_weight) < used(row.weight, standard_weight)
         or (row.bound is not None and bound != row.bound)
     )
 

@@ -37,7 +37,7 @@ class ApproveForm(RolloutReasonForm):
 
 
 class AmendForm(RolloutReasonForm):
-    """Change the plan or the time; empty fields stay as they are."""
+    """Change the plan (empty: it stays) or the time (empty: no time)."""
 
     plan = forms.ModelChoiceField(Plan.objects.all(), required=False, empty_label="unchanged")
     scheduled_for = UtcDateTimeField(
@@ -50,7 +50,8 @@ class AmendForm(RolloutReasonForm):
         self.fields["plan"].label_from_instance = _plan  # type: ignore[attr-defined]
 
     def clean_scheduled_for(self) -> datetime | None:
-        return _ahead(self.cleaned_data["scheduled_for"])
+        kept = "scheduled_for" not in self.changed_data  # with the seconds, which the picker does not show
+        return _ahead(self.initial.get("scheduled_for") if kept else self.cleaned_data["scheduled_for"])
 
 
 def _ahead(at: datetime | None) -> datetime | None:

@@ -238,7 +238,7 @@ def test_the_fields_of_each_form_are_in_the_order_in_which_people_fill_them_in()
         ],
         GrantForm(["", "staging"]): ["role", "environment", "reason", "break_glass"],
         NewTeamForm(): ["name", "reason"],
-        MembersForm(): ["members", "reason"],
+        MembersForm(): ["members", "reason", "seen"],
         AcceptForm(): ["username", "full_name", "password", "again"],
     }
     for form, names in orders.items():
@@ -252,7 +252,7 @@ def test_optional_fields_of_each_form() -> None:
     assert optional(InviteForm(["staging"])) == {"email", "teams", "roles_staging"}
     assert optional(GrantForm(["", "staging"])) == {"environment", "break_glass"}
     assert optional(GrantForm(["staging"])) == {"break_glass"}
-    assert optional(MembersForm()) == {"members"}
+    assert optional(MembersForm()) == {"members", "seen"}
     assert optional(AcceptForm()) == {"full_name"}
     assert optional(NewTeamForm()) == set()
 

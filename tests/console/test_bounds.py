@@ -9,10 +9,15 @@ from django.urls import reverse
 
 from controlplane.audit.models import Entry
 from controlplane.core import clock
+from controlplane.core.actors import SYSTEM
+from controlplane.core.errors import InvalidInput
 from policies_app.models import Environment, Workload
+from rollout_app.actions import set_guardrail
+from rollout_app.engine.metrics import Metric
 from rollout_app.models import GuardrailOverride
+from tests.support.filled_in import filled_in
 from tests.support.pages import text
-from tests.support.people import People, running
+from tests.support.people import People, actor_of, running
 from tests.support.traffic import Traffic
 
 STANDARD = {"enabled": "on", "margin": "2", "weight": "0.3"}
@@ -89,3 +94,25 @@ def test_the_dry_run_uses_the_bound(maria: Client, summaries: Workload, producti
     assert "failures at most 5.0" in page
     save(maria, bound="5")
     assert "at most 5.0" not in text(maria.post(address, {**STANDARD, "bound": ""}))
+
+
+def test_only_changed_values_of_a_guardrail_are_stored(maria: Client, summaries: Workload) -> None:
+    """The form rounds: 0.029 is shown as 2.9, and a new bound gets the weight that is shown with it."""
+    set_guardrail(summaries, "failure", actor=SYSTEM, reason="ours", margin=1 / 35, weight=1 / 7)
+    assert save(maria, margin="2.8571", weight="0.1429", bound="5", reason="x").status_code == 302
+    rows = GuardrailOverride.objects.order_by("pk").values_list("margin", "weight", "bound")
+    assert list(rows) == [(1 / 35, 1 / 7, None), (None, 1 / 7, 0.05)]
+
+
+def test_a_guardrail_that_is_not_judged_is_shown_so_and_can_be_switched_on(maria: Client) -> None:
+    unused = next(metric.value for metric in Metric if not metric.spec.weight)
+    form = filled_in(maria.get(form_of(unused)), having="margin")
+    assert "enabled" not in form
+    assert maria.post(form_of(unused), {**form, "enabled": "on", "reason": "new"}).status_code == 302
+    assert GuardrailOverride.objects.get().enabled
+
+
+def test_going_back_to_a_looser_standard_needs_a_reason(maria: Client, summaries: Workload) -> None:
+    set_guardrail(summaries, "failure", actor=SYSTEM, margin=0.01)
+    with pytest.raises(InvalidInput, match="weakens"):
+        set_guardrail(summaries, "failure", actor=actor_of("maria"))

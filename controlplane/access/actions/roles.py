@@ -1,6 +1,6 @@
 """Writes to teams and roles."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -122,14 +122,29 @@ def create_team(name: str, *, actor: Actor, members: Sequence[User] = (), reason
     return team
 
 
-def set_team_members(team: Team, members: Sequence[User], *, actor: Actor, reason: str = "") -> Team:
-    """Replace a team's members. People who are left out can no longer edit the team's workloads."""
+def set_team_members(
+    team: Team,
+    members: Sequence[User],
+    *,
+    actor: Actor,
+    reason: str = "",
+    seen: Collection[int] | None = None,
+) -> Team:
+    """Replace a team's members. People who are left out can no longer edit the team's workloads.
+
+    `seen`: the keys of the members that were shown. Then only the difference is applied, so that a change by somebody
+    else stays.
+    """
     with transaction.atomic():
         team = Team.objects.select_for_update().get(pk=team.pk)
         before = team_fields(team)
-        if {member.pk for member in members} == set(team.members.values_list("pk", flat=True)):
+        present = set(team.members.values_list("pk", flat=True))
+        chosen = {member.pk for member in members}
+        if seen is not None:
+            chosen = (present | chosen - set(seen)) - (set(seen) - chosen)
+        if chosen == present:
             return team
-        team.members.set(members)
+        team.members.set(chosen)
         log.record(
             actor=actor,
             action="team.set_members",

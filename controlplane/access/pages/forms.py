@@ -137,7 +137,15 @@ class MembersForm(WhyForm):
     members = forms.ModelMultipleChoiceField(
         User.objects.order_by("username"), required=False, widget=forms.CheckboxSelectMultiple
     )
+    # The keys of the members that were shown. Only the difference from them is applied.
+    seen = forms.CharField(required=False, widget=forms.HiddenInput)
     field_order = ["members", "reason"]
+
+    def clean_seen(self) -> set[int] | None:
+        keys = self.cleaned_data["seen"].split()
+        if keys[:1] != ["members"]:
+            return None
+        return {int(key) for key in keys[1:] if key.isdecimal() and len(key) < 19}
 
 
 def places_of(posted: Mapping[str, Any]) -> list[str]:

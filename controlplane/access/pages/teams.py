@@ -29,7 +29,9 @@ def team_page(request: HttpRequest, name: str) -> HttpResponse:
     team = Team.objects.prefetch_related("members").filter(name=name).first()
     if team is None:
         raise NotFound(f"There is no team {name}.")
-    form = MembersForm(request.POST or None, initial={"members": team.members.all()})
+    members = team.members.all()
+    seen = " ".join(["members", *(str(member.pk) for member in members)])
+    form = MembersForm(request.POST or None, initial={"members": members, "seen": seen})
     if attempt(request, form, actions.set_team_members, team):
         return done(
             request,

@@ -12,6 +12,7 @@ from django.urls import path, reverse
 from controlplane.core import clock
 from controlplane.core.errors import NotFound, PointsmanError
 from controlplane.web.pages import attempt, console_view, done, fragment, page, status_of
+from controlplane.web.seen import SeenForm
 from policies_app.console.lookups import may_edit, trail, workload_for
 from policies_app.forms import ReasonForm
 from policies_app.models import Workload
@@ -20,7 +21,7 @@ from rollout_app.console.template_tags import margins_of
 from rollout_app.console.views import visible
 from rollout_app.engine.guardrails import guardrails_for
 from rollout_app.engine.metrics import Metric
-from rollout_app.models import Rollout
+from rollout_app.models import GuardrailOverride, Rollout
 from rollout_app.rehearsal.dry_run import dry_run
 
 _REHEARSED = 3  # past rollouts, each judged again from its minutes
@@ -29,8 +30,10 @@ _REHEARSED = 3  # past rollouts, each judged again from its minutes
 _PROMPT, _PATIENT = 1_500, 15_000
 
 
-class MarginForm(forms.Form):
+class MarginForm(SeenForm):
     """A margin in everyday units, 2 (points) or 10 (percent of the baseline's), and an optional absolute bound."""
+
+    expected = forms.CharField(required=False, max_length=200, widget=forms.HiddenInput)  # `guardrails_tag`
 
     enabled = forms.BooleanField(
         required=False, label="Judge it", help_text="Off: it neither holds a rollout nor rolls it back."
@@ -43,7 +46,7 @@ class MarginForm(forms.Form):
         decimal_places=4,
         help_text="How much it counts in the decision to roll back: above 0, up to 1. Weights are scaled to sum to 1.",
     )
-    bound = forms.DecimalField(required=False, min_value=0, max_digits=18, decimal_places=9)
+    bound = forms.DecimalField(required=False, min_value=0, max_digits=19, decimal_places=9)
     reason = forms.CharField(
         required=False,
         max_length=2_000,
@@ -68,7 +71,8 @@ class MarginForm(forms.Form):
 
     def clean_bound(self) -> Any:
         bound = self.cleaned_data["bound"]
-        if bound is None or self._of == Metric.COST_PER_SUCCESS or 0 < bound < 100:
+        kept = bound is None or "bound" not in self.changed_data
+        if kept or self._of == Metric.COST_PER_SUCCESS or 0 < bound < 100:
             return bound
         raise forms.ValidationError("Above 0 and below 100; empty for no bound.")
 
@@ -76,12 +80,12 @@ class MarginForm(forms.Form):
     def values(self) -> tuple[bool, float, float]:
         """Return (enabled, margin, weight) as input for `actions.set_guardrail`."""
         given = self.cleaned_data
-        return given["enabled"], float(given["margin"]) / 100, float(given["weight"])
+        return given["enabled"], float(given["margin"] / 100), float(given["weight"])
 
     @property
     def given_bound(self) -> float | None:
         bound = self.cleaned_data["bound"]
-        return None if bound is None else float(bound) * _bound_scale(self._of)
+        return None if bound is None else float(bound * _bound_scale(self._of))
 
     def overrides(self, had_bound: float | None) -> list[dict[str, Any]]:
         """Return the overrides to judge rollouts by. `had_bound`: the stored bound."""
@@ -104,9 +108,9 @@ def _bound_unit(metric: Metric) -> str:
     return "percent of the full score" if metric.spec.lower_is_worse else "percent of tasks"
 
 
-def _bound_scale(metric: Metric) -> float:
+def _bound_scale(metric: Metric) -> Decimal:
     """Return the factor from the entered value to the stored one: nano-dollars, or a share."""
-    return 1e9 if metric == Metric.COST_PER_SUCCESS else 0.01
+    return Decimal(10**9) if metric == Metric.COST_PER_SUCCESS else Decimal("0.01")
 
 
 @console_view("GET")
@@ -148,22 +152,39 @@ def edit_margin(request: HttpRequest, name: str, metric: str) -> HttpResponse:
     return page(request, "margins/margin.html", context, title=found.spec.label, crumbs=crumbs, status=status)
 
 
-def _set(workload: Workload, metric: Metric, form: MarginForm, *, actor: Any, reason: str, **_: Any) -> bool:
-    """Store the changed values of margin and bound, all or none. An unchanged standard margin does not become the
-    workload's own.
+@transaction.atomic
+def _set(
+    workload: Workload, metric: Metric, form: MarginForm, *, actor: Any, reason: str, expected: str, **_: Any
+) -> bool:
+    """Store the changed values of margin and bound, all or none. Unchanged ones stay as they are stored: the form
+    rounds them, and shows the standard ones of a workload without its own.
     """
-    enabled, margin, weight = form.values
-    kept = {"actor": actor, "reason": reason, "enabled": enabled, "weight": weight}
-    bound, had = form.given_bound, _bound(workload, metric)
-    alone = "bound" in form.changed_data and not {"margin", "weight", "enabled"} & set(form.changed_data)
-    with transaction.atomic():
-        if not alone:
-            actions.set_guardrail(workload, metric.value, margin=margin, **kept)
-        if bound is not None and (alone or had is not None or "bound" in form.changed_data):
-            actions.set_guardrail(workload, metric.value, bound=bound, **kept)
-        elif bound is None and had is not None:
-            actions.remove_guardrail(workload, metric.value, absolute=True, actor=actor, reason=reason)
+    changed = set(form.changed_data)
+    own, absolute = actions.own_guardrails(workload, metric.value, expected)
+    typed = dict(zip(("enabled", "margin", "weight"), form.values, strict=True)) | {"bound": form.given_bound}
+    by = {"actor": actor, "reason": reason}
+    both = bool(changed & {"enabled", "weight"})  # they apply to the margin and to the bound
+    if "margin" in changed or (both and (own or metric.spec.weight or not absolute)):
+        actions.set_guardrail(workload, metric.value, **_values(own, typed, changed, "margin"), **by)
+    if "bound" in changed and typed["bound"] is None:
+        actions.remove_guardrail(workload, metric.value, absolute=True, **by)
+    elif "bound" in changed or (both and absolute):
+        values = _values(absolute, typed, changed, "bound")
+        if absolute is None and own and "weight" not in changed:
+            values["weight"] = own.weight  # the one that is shown
+        actions.set_guardrail(workload, metric.value, **values, **by)
     return True
+
+
+def _values(
+    row: GuardrailOverride | None, typed: dict[str, Any], changed: set[str], limit: str
+) -> dict[str, Any]:
+    """Return what to store with a margin or bound (`limit`): typed values if they were changed, else those of its
+    row."""
+    stored = {name: getattr(row, name, None) for name in (limit, "weight")}
+    values = {name: typed[name] if name in changed else value for name, value in stored.items()}
+    as_typed = limit in changed or "enabled" in changed
+    return values | {"enabled": typed["enabled"] if as_typed or row is None else row.enabled}
 
 
 def _bound(workload: Workload, metric: Metric) -> float | None:
@@ -221,15 +242,18 @@ def _initial(workload: Workload, metric: Metric) -> dict[str, Any]:
     )
     judged = guardrails_for([{**(own or {"metric": metric.value}), "enabled": True}])
     guardrail = next(each for each in judged if each.name == metric.value)
-    stored = workload.guardrails.filter(metric=metric.value, bound=None).first()
+    rows = {row.bound is not None: row for row in workload.guardrails.filter(metric=metric.value)}
+    stored, absolute = rows.get(False), rows.get(True)
     weight = stored.weight if stored and stored.weight is not None else guardrail.weight
-    enabled = stored.enabled if stored else True
-    bound = _bound(workload, metric)
+    shown = stored or absolute
+    enabled = shown.enabled if shown else metric.spec.weight > 0
+    bound = None if absolute is None else absolute.bound
     return {
+        "expected": actions.guardrails_tag(rows.values()),
         "enabled": enabled,
         "margin": _plain(guardrail.margin * 100),
         "weight": _plain(weight),
-        "bound": None if bound is None else _plain(bound / _bound_scale(metric), 9),
+        "bound": None if bound is None else _plain(bound / float(_bound_scale(metric)), 9),
     }
 
 

@@ -10,6 +10,8 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from controlplane.core.names import ADDRESS_NAME
+from controlplane.web.seen import SeenForm
+from policies_app.forms import ReasonForm
 from policies_app.models import Assignment
 from rollout_app.engine.evidence import SHARE_ALL
 from rollout_app.engine.plans import MAX_STAGES
@@ -31,6 +33,12 @@ class PlanForm(forms.Form):
         required=False, max_length=2_000, help_text="Kept in the audit log with your name."
     )
     expected = forms.IntegerField(required=False, max_value=2**31 - 1, widget=forms.HiddenInput)
+
+
+class RemovePlanForm(SeenForm, ReasonForm):
+    """Removes the plan as it was when the form was opened."""
+
+    shows_conflicts = False
 
 
 class StageForm(forms.Form):

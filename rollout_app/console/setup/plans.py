@@ -16,11 +16,18 @@ from controlplane.access import permissions
 from controlplane.access.models import Role
 from controlplane.core.errors import PlanRefused
 from controlplane.web.pages import attempt, console_view, done, fragment, may, must, page, status_of
+from controlplane.web.seen import kept_line
 from policies_app.console.lookups import environments_of
-from policies_app.forms import ReasonForm
 from policies_app.models import Assignment
 from rollout_app import actions
-from rollout_app.console.setup.plan_forms import PlanForm, StageForm, StageForms, TrafficForm, initial_of
+from rollout_app.console.setup.plan_forms import (
+    PlanForm,
+    RemovePlanForm,
+    StageForm,
+    StageForms,
+    TrafficForm,
+    initial_of,
+)
 from rollout_app.console.setup.ramp import Ramp, ramp
 from rollout_app.console.setup.traffic import TrafficFigures, traffic
 from rollout_app.engine import plans as rules
@@ -71,15 +78,16 @@ def edit_plan(request: HttpRequest, name: str) -> HttpResponse:
     return _builder(request, form, stages, title=f"Edit plan {name}", plan=plan)
 
 
-def _edit(plan: Plan, stages: "BaseFormSet[StageForm]", **values: Any) -> Plan:
-    return actions.edit_plan(plan.name, stages=_checked(stages), **values)
+def _edit(plan: Plan, stages: "BaseFormSet[StageForm]", *, description: str, **values: Any) -> Plan:
+    kept = kept_line(description, plan.description)
+    return actions.edit_plan(plan.name, stages=_checked(stages), description=kept, **values)
 
 
 @console_view("GET", "POST")
 def remove_plan(request: HttpRequest, name: str) -> HttpResponse:
     must(request, Role.EDITOR, "")
     plan = plan_for(name)
-    form = ReasonForm(request.POST or None)
+    form = RemovePlanForm(request.POST or None, initial={"expected": plan.version})
     if attempt(request, form, _remove, plan):
         return done(request, f"Plan {name} is removed.", to=_listed())
     about = "Rollouts that follow it keep their own copy."
@@ -90,7 +98,7 @@ def remove_plan(request: HttpRequest, name: str) -> HttpResponse:
 
 
 def _remove(plan: Plan, **values: Any) -> bool:
-    actions.remove_plan(plan.name, expected=plan.version, **values)
+    actions.remove_plan(plan.name, **values)
     return True
 
 
