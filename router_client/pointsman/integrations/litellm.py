@@ -9,7 +9,7 @@ retries and fallbacks; each attempt's cost is in it.
 
 environment
     POINTSMAN_URL, POINTSMAN_KEY   the control plane's address and a router key
-    POINTSMAN_STORE                directory for the last known good; without it a restart waits for the control plane
+    POINTSMAN_STORE                file for the last known good; without it a restart waits for the control plane
     POINTSMAN_LITELLM_MODELS       `name=workload,…`: further model names for workloads, in addition to `pointsman/…`
     POINTSMAN_LITELLM_SCORER       `package.module:function`, from a response to a confidence of 0 … 1 or None. With it
                                    the policy's second stage runs on answers that are not streamed
