@@ -420,6 +420,10 @@ class Router:
             log.warning("the background thread did not end within %.1f s", within_s)
         if self._task_log is not None:
             self._task_log.close(_ENDS_WITHIN_S)
+        if not (self._outcomes.is_free(_ENDS_WITHIN_S) and self._feedback.is_free(_ENDS_WITHIN_S)):
+            # Called by a signal handler that interrupted `record`: to wait for it would be for ever.
+            log.warning("closed in the middle of a record; the last outcomes are not sent")
+            return
         self._outcomes.seal()
         self._feedback.seal()
         lost, items = self._outcomes.abandon(), self._feedback.abandon()

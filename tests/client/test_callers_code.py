@@ -1,6 +1,7 @@
 """Code of the application that runs within the client, such as log filters and a key function, may fail."""
 
 import logging
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -111,3 +112,19 @@ def test_a_key_function_that_fails_while_samples_are_sent_stops_nothing(
                 assert eventually(lambda: router.status()["outcomes_accepted"] == recorded), number  # noqa: B023
             else:
                 assert eventually(lambda: router.ready)
+
+
+@pytest.mark.parametrize("busy", ["_outcomes", "_feedback"])
+def test_a_signal_handler_that_interrupts_a_record_can_close(
+    plane: FakeControlPlane, caplog: pytest.LogCaptureFixture, busy: str
+) -> None:
+    """`signal.signal(SIGTERM, lambda *_: router.close())`: the process must not hang until it is killed."""
+    router = plane.router(pace=Pace(first_poll_within=0, flush_every=60, stop_within=0.1))
+    router.record(router.decide("summaries"), success=True)
+    lock = getattr(router, busy)._lock
+    with lock:  # as if the signal came here
+        closing = threading.Thread(target=router.close, daemon=True)
+        closing.start()
+        closing.join(30)
+        assert not closing.is_alive()
+    assert "closed in the middle of a record" in caplog.text

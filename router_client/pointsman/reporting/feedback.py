@@ -82,6 +82,13 @@ class FeedbackQueue:
         if not halves:
             self._dropped += batch.count
 
+    def is_free(self, within_s: float) -> bool:
+        """Return whether no call is under way. One stays under way if a signal handler that interrupted it asks."""
+        if not self._lock.acquire(timeout=within_s):
+            return False
+        self._lock.release()
+        return True
+
     def abandon(self) -> int:
         """At the end, drop and count items neither acknowledged nor on disk. Return their number."""
         with self._lock:
