@@ -27,7 +27,7 @@ def loads(body: bytes, most: int = MAX_BYTES) -> Any:
     """Parse the document. Raises `MalformedBody`, `DuplicateKey` or `BodyTooLarge`."""
     if len(body) > most:
         raise BodyTooLarge(f"The body has {len(body):,} bytes; the limit is {most:,}.")
-    _refuse_too_deep(body)
+    refuse_too_deep(body)
     try:
         document = json.loads(
             body.decode("utf-8"),
@@ -68,7 +68,8 @@ def refuse_duplicate_keys(body: bytes) -> None:
         return
 
 
-def _refuse_too_deep(body: bytes) -> None:
+def refuse_too_deep(body: bytes) -> None:
+    """Raise `MalformedBody` for a document that is nested too deeply or has too many values."""
     depth, nodes = 0, 1
     for match in _TOKEN.finditer(body):
         token = match[0]

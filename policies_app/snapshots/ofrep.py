@@ -19,7 +19,8 @@ from typing import Any
 import msgspec
 
 from controlplane.access.keyring import Caller
-from controlplane.core.errors import NotFound
+from controlplane.core import strictjson
+from controlplane.core.errors import MalformedBody, NotFound
 from controlplane.web.replies import Reply, Request, json_reply
 from pointsman.assignment import WorkloadAssignment
 from pointsman.choose import decide
@@ -108,8 +109,11 @@ def _context(body: bytes) -> tuple[str | None, Mapping[str, Any]]:
     if len(body) > _MAX_CONTEXT:
         raise ContextRefused("INVALID_CONTEXT", f"A context may have at most {_MAX_CONTEXT:,} bytes.")
     try:
+        strictjson.refuse_too_deep(body)
         document = msgspec.json.decode(body) if body.strip() else {}
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except MalformedBody as error:
+        raise ContextRefused("PARSE_ERROR", error.detail) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ContextRefused("PARSE_ERROR", f"The request is not JSON: {error}.") from None
     context = document.get("context", {}) if isinstance(document, dict) else None
     if not isinstance(context, dict):

@@ -103,6 +103,11 @@ def test_an_environment_without_a_snapshot_serves_nothing() -> None:
         (b'{"context": {"targetingKey": 3}}', "INVALID_CONTEXT"),
         (b'{"context": {"x": "' + b"y" * 70_000 + b'"}}', "INVALID_CONTEXT"),
         (b"[" * 100_000, "INVALID_CONTEXT"),
+        # Decoded, but too deep for the encoder of its tag a few levels further up: 500.
+        *(
+            (b'{"context": {"x": ' + b"[" * deep + b"]" * deep + b"}}", "PARSE_ERROR")
+            for deep in (100, 960, 970, 980, 990)
+        ),
     ],
 )
 def test_an_invalid_context_is_refused(body: bytes, code: str) -> None:
