@@ -1,9 +1,11 @@
 """Writes to the model catalogue. A changed price is added to the history and reaches routers in a new revision."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from controlplane.core import clock
 from controlplane.core.actors import Actor
+from controlplane.core.errors import InvalidInput
 from policies_app.audited_rows import create_row, edit_row
 from policies_app.models import PRICES, Model, ModelPrice
 from policies_app.snapshots.revisions import republish_prices
@@ -12,6 +14,7 @@ _PRICE_FIELDS = frozenset(f"{price}_nusd_per_mtok" for price in PRICES)
 
 
 def add_model(name: str, *, actor: Actor, reason: str = "", **fields: Any) -> Model:
+    _refuse_bad_quality(fields)
     return create_row(
         Model(name=name, **fields),
         "model.add",
@@ -24,6 +27,8 @@ def add_model(name: str, *, actor: Actor, reason: str = "", **fields: Any) -> Mo
 def edit_model(
     model: Model, *, expected: int | None = None, actor: Actor, reason: str = "", **changes: Any
 ) -> Model:
+    _refuse_bad_quality(changes)
+
     def publish(fresh: Model) -> None:
         _note_prices(fresh, actor)
         republish_prices(fresh)
@@ -34,6 +39,15 @@ def edit_model(
     if priced and not Model.objects.filter(pk=model.pk, **{name: changes[name] for name in priced}).exists():
         changes.setdefault("price_source", "")  # set by a person, so that an import keeps it
     return edit_row(model, "model.edit", changes, expected=expected, actor=actor, reason=reason, then=then)
+
+
+def _refuse_bad_quality(fields: Mapping[str, Any]) -> None:
+    """Raise `InvalidInput` unless the recorded quality is a share (or unknown): 85 for 85 % would beat all others."""
+    quality = fields.get("quality")
+    if quality is not None and not 0 <= quality <= 1:
+        raise InvalidInput(
+            "quality: A share from 0 to 1.", [{"path": "quality", "message": "A share from 0 to 1."}]
+        )
 
 
 def _note_prices(model: Model, actor: Actor) -> None:

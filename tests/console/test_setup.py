@@ -240,6 +240,14 @@ def test_the_form_of_a_model_shows_its_price_as_it_is(people: People, nusd: int,
     assert model.price_history.count() == 1
 
 
+@pytest.mark.parametrize("quality", ["85", "-0.1", "1.0001"])
+def test_a_quality_that_is_not_a_share_is_refused_next_to_its_field(people: People, quality: str) -> None:
+    form = {"name": "acme/small", "context_window": "100", "quality": quality, "enabled": "on"}
+    refused = people("ada", "admin").post(reverse("console:new_model"), form)
+    assert refused.status_code == 422 and not Model.objects.exists()
+    assert refused.context["form"].errors["quality"] == ["A share from 0 to 1."]
+
+
 @pytest.mark.parametrize("price", ["-1", "cheap", "1e30"])
 def test_a_bad_price_is_refused_next_to_its_field(people: People, price: str) -> None:
     form = {"name": "a/b", "input_nusd_per_mtok": price, "output_nusd_per_mtok": "1", "context_window": "1"}
