@@ -186,6 +186,14 @@ def test_its_key_is_encrypted_in_the_database(maria: User, secret: str) -> None:
     assert kept.wrap().validate_code(code(secret))
 
 
+def test_an_unreadable_key_is_a_sentence_and_lets_nobody_in(client: Client, maria: User, secret: str) -> None:
+    with override_settings(SECRET_KEY="another", SECRET_KEY_FALLBACKS=[]):
+        with_password(client)
+        response = client.post("/console/login/second-factor/", {"code": code(secret)})
+        assert response.status_code == 200 and "SECRET_KEY has changed" in response.content.decode()
+        assert not inside(client)
+
+
 def test_its_key_is_readable_after_a_change_of_the_secret_key(maria: User, secret: str) -> None:
     from django.conf import settings
 
