@@ -82,18 +82,20 @@ def keys_managed_by(actor: Actor) -> QuerySet[Key]:
 # --- the audit log --------------------------------------------------------------------------------------
 
 
-def entries_visible_to(actor: Actor) -> QuerySet[Entry]:
-    """Return the entries of the environments that the actor may see, and those without an environment.
+def entries_visible_to(actor: Actor, person: User | None = None) -> QuerySet[Entry]:
+    """Return the entries of the environments that the actor may see, and those without an environment. `person`: the
+    actor's account, if it was read already.
 
     Of the latter, somebody who does not see every environment gets none about what they may not list: receivers,
     invitations (which name other environments) and, unless they are an admin somewhere, accounts. What they did, what
     was done to them, and who got a role in every environment, they see.
     """
-    names = permissions.visible_environments(actor)
+    principal = person or actor
+    names = permissions.visible_environments(principal)
     if names is None:
         return Entry.objects.all()
     private = ["receiver", "invitation"]
-    if not permissions.has_role(actor, Role.ADMIN, ANYWHERE):
+    if not permissions.has_role(principal, Role.ADMIN, ANYWHERE):
         private.append("user")
     shared = ~Q(target_kind__in=private) | Q(action__startswith="membership.")
     shared |= Q(actor_kind=actor.kind, actor_id=actor.id)

@@ -18,7 +18,7 @@ from controlplane.audit.log import HEAD
 from controlplane.audit.models import Checkpoint, Entry, Head
 from controlplane.core.errors import InvalidInput, NotFound
 from controlplane.web.display import share
-from controlplane.web.pages import actor, console_view, must, page, paginated
+from controlplane.web.pages import actor, console_view, must, page, paginated, person
 
 # The page of a target, by kind. Targets of other kinds are shown as text.
 _PAGES = {
@@ -103,7 +103,7 @@ def _actions(given: str) -> list[Any]:
 def visible(request: HttpRequest) -> QuerySet[Entry]:
     """Return the entries that this person may see, without their bodies."""
     must(request, None, permissions.ANYWHERE)
-    return entries_visible_to(actor(request)).defer("body")
+    return entries_visible_to(actor(request), person(request)).defer("body")
 
 
 @console_view("GET")

@@ -88,12 +88,14 @@ def guardrails_tag(rows: Iterable[GuardrailOverride]) -> str:
 
 
 def own_guardrails(
-    workload: Workload, metric: str, expected: str = ""
+    workload: Workload, metric: str, *, actor: Actor, expected: str = ""
 ) -> tuple[GuardrailOverride | None, GuardrailOverride | None]:
     """Lock the workload inside the caller's transaction. Return its own guardrails on a metric: (margin, bound).
 
-    Raises `StaleVersion` if they have changed since their `guardrails_tag` was `expected` (empty: any).
+    Raises `RoleMissing` if the actor may not change them, and `StaleVersion` if they have changed since their
+    `guardrails_tag` was `expected` (empty: any).
     """
+    require_reach(workload, actor)
     Workload.objects.select_for_update(no_key=True).get(pk=workload.pk)
     rows = GuardrailOverride.objects.filter(workload=workload, metric=metric)
     if expected and guardrails_tag(rows) != expected:

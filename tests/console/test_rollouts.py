@@ -80,7 +80,7 @@ def test_the_page_shows_stages_arms_and_history(
     outcomes(rollout, "baseline", 1_000, 900, 400_000_000)
     outcomes(rollout, "candidate", 50, 40, 10_000_000)
     client = people("tom", "viewer")
-    with django_assert_max_num_queries(34):  # with its blast radius, which the fragment does not have
+    with django_assert_max_num_queries(33):  # with its blast radius, which the fragment does not have
         page = text(client.get(page_of(rollout)))
     assert "90.0\u202f%" in page and "80.0\u202f%" in page
     assert "−10.0\u202fpoints" in page
@@ -194,7 +194,7 @@ def test_home_shows_active_rollouts_and_changes(
     Rollout.objects.filter(pk=rollout.pk).update(hold_sentence="calibrating")
     Heartbeat.objects.create(job=ENGINE, at=timezone.now())
     client = people("tom", "viewer")
-    with django_assert_max_num_queries(34):
+    with django_assert_max_num_queries(33):
         page = text(client.get("/console/"))
     assert "1 rollout under way" in page
     assert "On hold: calibrating" in page

@@ -216,7 +216,8 @@ ELSEWHERE = {
 }  # fmt: skip
 # Further functions of these modules; they write nothing themselves.
 NO_WRITES = {
-    "APPROVE_STAGE", "MAX_OVERLAP", "Refusal", "Surroundings", "binding", "freeze_sentence", "invitation_fields",
+    "APPROVE_STAGE", "MAX_OVERLAP", "Refusal", "Surroundings", "binding", "freeze_sentence", "guardrails_tag",
+    "invitation_fields", "own_guardrails", "pin_tag",
     "is_somebody_else",
     "key_fields", "people", "person_fields", "refusal", "refusals", "refuse_bad_username",
     "refuse_ended", "served_assignment", "surroundings_of",

@@ -160,7 +160,7 @@ def _set(
     rounds them, and shows the standard ones of a workload without its own.
     """
     changed = set(form.changed_data)
-    own, absolute = actions.own_guardrails(workload, metric.value, expected)
+    own, absolute = actions.own_guardrails(workload, metric.value, actor=actor, expected=expected)
     typed = dict(zip(("enabled", "margin", "weight"), form.values, strict=True)) | {"bound": form.given_bound}
     by = {"actor": actor, "reason": reason}
     both = bool(changed & {"enabled", "weight"})  # they apply to the margin and to the bound
