@@ -36,21 +36,26 @@ class SeenForm(forms.Form):
         return [
             (
                 str(self[name].label),
-                self._shown(name, self.initial[name]),
-                self._shown(name, self.cleaned_data.get(name)),
+                shown_value(self, name, self.initial[name]),
+                shown_value(self, name, self.cleaned_data.get(name)),
             )
             for name in names
         ]
 
-    def _shown(self, name: str, value: Any) -> str:
-        field = self.fields[name]
-        if isinstance(field, forms.BooleanField):
-            return "yes" if value else "no"
-        if isinstance(value, list | tuple):
-            labels = dict(getattr(field, "choices", ()))
-            return ", ".join(str(labels.get(each, each)) for each in value) or "–"
-        shown = field.prepare_value(value)
-        return "–" if shown in (None, "") else str(shown)
+
+def shown_value(form: forms.BaseForm, name: str, value: Any) -> str:
+    """Return a field's value as words, to compare a saved one with a typed one; a dash if it is empty."""
+    field, value = form.fields[name], getattr(value, "pk", value)
+    if isinstance(field, forms.BooleanField):
+        return "yes" if value else "no"
+    if isinstance(field, forms.ModelChoiceField):
+        found = field.queryset.filter(pk=value).first() if field.queryset is not None else None
+        return str(found or "–")
+    labels = dict(getattr(field, "choices", ()))
+    if isinstance(value, list | tuple):
+        return ", ".join(str(labels.get(each, each)) for each in value) or "–"
+    shown = field.prepare_value(value)
+    return "–" if shown in (None, "") else str(labels.get(shown, shown))
 
 
 def kept_line(typed: str, saved: str) -> str:

@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from controlplane.access.models import SCOPES, Key, Team
 from controlplane.core.names import ADDRESS_NAME
-from controlplane.web.seen import SeenForm, kept_line
+from controlplane.web.seen import SeenForm, kept_line, shown_value
 from policies_app.forms import ReasonForm
 from policies_app.models import Environment, Model, Workload
 
@@ -111,21 +111,14 @@ class VersionedForm(forms.ModelForm):  # type: ignore[type-arg]  # a mixin for f
         row = type(self.instance)._default_manager.values_list("version", flat=True)
         self.data = {**self.data.dict(), "expected": str(row.get(pk=self.instance.pk))}  # type: ignore[attr-defined]
         return [
-            (str(self[name].label), self._shown(name, self.before[name]), self._shown(name, value))
+            (
+                str(self[name].label),
+                shown_value(self, name, self.before[name]),
+                shown_value(self, name, value),
+            )
             for name, value in self.changes.items()
             if name in self.before
         ]
-
-    def _shown(self, name: str, value: Any) -> str:
-        field = self.fields[name]
-        value = getattr(value, "pk", value)
-        if isinstance(field, forms.ModelChoiceField):
-            found = field.queryset.filter(pk=value).first() if field.queryset is not None else None
-            return str(found or "–")
-        if isinstance(field, forms.BooleanField):
-            return "yes" if value else "no"
-        shown = field.prepare_value(value)
-        return "–" if shown in (None, "") else str(dict(getattr(field, "choices", ())).get(shown, shown))
 
 
 def _hinted(form: forms.BaseForm, hints: dict[str, str]) -> None:

@@ -90,10 +90,8 @@ def revert_rollout(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) 
     rollout = loaded(rollout)
     with audited_transaction(rollout, "rollout.revert", actor=actor, reason=reason) as reason:
         require(rollout, Event.REVERT, clock.now())
-        name, stages = (
-            "immediate",
-            plans.check(plans.SAVED["immediate"][1]),
-        )  # not the row, which people may edit
+        name = "immediate"
+        stages = plans.check(plans.SAVED[name][1])  # not the row, which people may edit
         back = Rollout(
             pk=uuid7(),
             environment=rollout.environment,

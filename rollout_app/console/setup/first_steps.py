@@ -83,10 +83,12 @@ def _step(
 
 def _requested(request: HttpRequest, step: FirstStep) -> FirstStep:
     """Return the step as waiting if somebody requested it: doing it again would only be refused."""
+    if step.done:
+        return step
     waiting = (
         change_requests_for(person(request)).filter(action=SERVE, state=ChangeRequest.State.WAITING).first()
     )
-    if step.done or waiting is None:
+    if waiting is None:
         return step
     about = "Requested; it waits for a second person's approval."
     return replace(step, about=about, address=address_of(waiting), who="", waiting=True)
