@@ -36,9 +36,7 @@ class MetricSpec:
     unless_cheaper: bool = False  # judged only while cost per success is not shown to be safe
     graded: bool = False  # computed from graded tasks, with allowance for missing grades
     priced: bool = False  # computed from costs: capped, with allowance for missing prices
-    figure: str = (
-        "outcome"  # what a task must have to count in a rate: allowance is made for tasks without it
-    )
+    figure: str = "outcome"  # what a task needs to count in a rate; allowance is made for tasks without it
 
     @property
     def is_ratio(self) -> bool:
