@@ -144,6 +144,26 @@ def test_nothing_is_applied_if_one_file_is_bad(run: Run, folder: Path) -> None:
         ("models.yaml", "- {name: a}\n- {name: a}", "duplicate name a"),
         ("workloads/chat/workload.yaml", "- 1", "expected an object with a workload's fields"),
         ("workloads/chat/workload.yaml", "guardrails: [1]", "guardrails must map names to their settings"),
+        (
+            "workloads/chat/workload.yaml",
+            "guardrails: {error: {bound: 0.02}}",
+            "guardrails.error: a guardrail with a `bound` is called error_bound",
+        ),
+        (
+            "workloads/chat/workload.yaml",
+            "guardrails: {error_bound: {weight: 0.1}}",
+            "guardrails.error_bound: `bound` is missing",
+        ),
+        (
+            "workloads/chat/workload.yaml",
+            "environments: {trial: {plam: careful}}",
+            "environments.trial: unknown setting 'plam'; allowed are `plan` and `stages`",
+        ),
+        (
+            "workloads/chat/workload.yaml",
+            "environments: {trial: {plan: careful, stages: []}}",
+            "environments.trial: give a saved `plan` or `stages`, not both",
+        ),
         ("workloads/chat/workload.yaml", "name: other", "belongs to 'chat', the folder to 'other'"),
     ],
 )
@@ -174,6 +194,43 @@ def test_an_export_applies_without_changes(run: Run, folder: Path, tmp_path: Pat
     assert (code, said.strip(), error) == (0, "No changes.", "")
     assert Entry.objects.count() == entries
     assert run("export", out)[0] == 2, "it overwrites nothing"
+
+
+def guardrails(folder: Path, text: str) -> None:
+    content = WORKLOAD.format(owner=builders.team().name).replace("failure: {margin: 0.01}", text)
+    (folder / "workloads" / "chat" / "workload.yaml").write_text(content)
+
+
+def test_changing_one_setting_of_a_guardrail_keeps_the_others(run: Run, folder: Path) -> None:
+    guardrails(folder, "failure: {margin: 0.01, weight: 0.5}")
+    run("apply", folder)
+    guardrails(folder, "failure: {margin: 0.015, weight: 0.5}")
+    run("apply", folder)
+    row = GuardrailOverride.objects.get(workload__name="chat")
+    assert (row.margin, row.weight) == (0.015, 0.5)
+    guardrails(folder, "failure: {margin: 0.02}")
+    run("apply", folder)
+    row.refresh_from_db()
+    assert (row.margin, row.weight) == (0.02, 0.5), "the folder no longer mentions the weight"
+    assert run("apply", folder)[1].strip() == "No changes."
+
+
+def test_absolute_guardrails_are_applied_and_exported(run: Run, folder: Path, tmp_path: Path) -> None:
+    guardrails(folder, "failure: {margin: 0.01}\n  failure_bound: {bound: 0.2}\n  error_bound: {bound: 0.02}")
+    assert run("apply", folder)[0] == 0
+    rows = GuardrailOverride.objects.filter(workload__name="chat").order_by("pk")
+    assert [(row.metric, row.margin, row.bound) for row in rows] == [
+        ("failure", 0.01, None), ("failure", None, 0.2), ("error", None, 0.02),
+    ]  # fmt: skip
+    assert run("apply", folder)[1].strip() == "No changes."
+    out = tmp_path / "exported"
+    run("export", out)
+    GuardrailOverride.objects.all().delete()
+    assert run("apply", out)[0] == 0
+    rows = GuardrailOverride.objects.filter(workload__name="chat")
+    assert {(row.metric, row.margin, row.bound) for row in rows} == {
+        ("failure", 0.01, None), ("failure", None, 0.2), ("error", None, 0.02),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("where", ["nowhere", "."])

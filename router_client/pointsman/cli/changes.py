@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pointsman.cli.desired import Desired, DesiredWorkload
+from pointsman.cli.desired import BOUND, Desired, DesiredWorkload, guardrail_name, guardrail_settings
 from pointsman.cli.server import Server, path
 
 __all__ = ["Change", "compare"]
@@ -77,17 +77,14 @@ def _workload(server: Server, wanted: DesiredWorkload) -> Iterator[Change]:
 
 def _guardrails(server: Server, wanted: DesiredWorkload, exists: bool) -> Iterator[Change]:
     base = path("workloads", wanted.name, "guardrails")
-    present = {one["metric"]: one for one in server.every(base)} if exists else {}
-    for metric, settings in wanted.guardrails.items():
-        if different := _different(settings, present.get(metric, {})):
-            body = {field: after for field, (_, after) in different.items()}
-            yield Change(
-                "update",
-                "guardrail",
-                f"{wanted.name}/{metric}",
-                different,
-                _puts(f"{base}/{path(metric)}", body),
-            )
+    present = {guardrail_name(one): one for one in server.every(base)} if exists else {}
+    for name, settings in wanted.guardrails.items():
+        own = present.get(name, {})
+        if different := _different(settings, own):
+            # A PUT replaces all settings; without those that the folder does not mention it would reset them.
+            body = {**guardrail_settings(own), **settings}
+            where = f"{base}/{path(name.removesuffix(BOUND))}"
+            yield Change("update", "guardrail", f"{wanted.name}/{name}", different, _puts(where, body))
 
 
 def _policy(server: Server, wanted: DesiredWorkload, exists: bool) -> Iterator[Change]:

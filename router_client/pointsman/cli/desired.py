@@ -3,7 +3,8 @@
     models.yaml                     a list of models, each with `name` and any other field of the API
     environments.yaml               a list of environments
     plans.yaml                      a list of plans
-    workloads/<name>/workload.yaml  the workload's fields; `guardrails: {failure: {margin: 0.01}}`;
+    workloads/<name>/workload.yaml  the workload's fields; `guardrails: {failure: {margin: 0.01}}`, and absolute
+                                    guardrails by the name in their verdicts, `error_bound: {bound: 0.02}`;
                                     `environments: {production: {plan: standard}}`: where to serve its policy
     workloads/<name>/policy.yaml    the policy document, or policy.json
 
@@ -12,7 +13,7 @@ All files are optional. Only the fields present in a file are compared and chang
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from pointsman.cli.output import CliError
 from pointsman.errors import PolicyInvalid
 from pointsman.policy import digest, load
 
-__all__ = ["Desired", "DesiredWorkload", "read_folder"]
+__all__ = ["BOUND", "Desired", "DesiredWorkload", "guardrail_name", "guardrail_settings", "read_folder"]
+
+BOUND = "_bound"  # ends the name of an absolute guardrail, as in verdicts
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,10 @@ def _workload(home: Path, wrong: list[str]) -> DesiredWorkload | None:
         ):
             wrong.append(f"{home / 'workload.yaml'}: {what} must map names to their settings")
             return None
+    wrong += [
+        f"{home / 'workload.yaml'}: {problem}"
+        for problem in (*_guardrail_problems(guardrails), *_serving_problems(environments))
+    ]
     if policy is not None and policy.get("workload") != name:
         wrong.append(f"{home}: the policy belongs to {policy.get('workload')!r}, the folder to {name!r}")
     return DesiredWorkload(
@@ -96,6 +103,35 @@ def _workload(home: Path, wrong: list[str]) -> DesiredWorkload | None:
         policy,
         None if policy is None else digest(policy),
     )
+
+
+def guardrail_name(row: Mapping[str, Any]) -> str:
+    """Return the name of a guardrail that the API describes: its metric, for an absolute one with `_bound`."""
+    return f"{row['metric']}{'' if row.get('bound') is None else BOUND}"
+
+
+def guardrail_settings(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a guardrail that the API describes, without those that have their default."""
+    return {
+        name: row[name] for name in ("enabled", "margin", "weight", "bound") if row.get(name) is not None
+    }
+
+
+def _guardrail_problems(guardrails: Mapping[Any, Any]) -> Iterator[str]:
+    for name, settings in guardrails.items():
+        bounded = (settings or {}).get("bound") is not None
+        if bounded and not str(name).endswith(BOUND):
+            yield f"guardrails.{name}: a guardrail with a `bound` is called {name}{BOUND}"
+        if str(name).endswith(BOUND) and not bounded:
+            yield f"guardrails.{name}: `bound` is missing"
+
+
+def _serving_problems(environments: Mapping[Any, Any]) -> Iterator[str]:
+    for name, settings in environments.items():
+        for unknown in sorted({str(key) for key in settings or {}} - {"plan", "stages"}):
+            yield f"environments.{name}: unknown setting {unknown!r}; allowed are `plan` and `stages`"
+        if len({"plan", "stages"} & set(settings or {})) == 2:
+            yield f"environments.{name}: give a saved `plan` or `stages`, not both"
 
 
 def _policy(home: Path, wrong: list[str]) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from pointsman.cli.changes import Change, compare
-from pointsman.cli.desired import read_folder
+from pointsman.cli.desired import guardrail_name, guardrail_settings, read_folder
 from pointsman.cli.output import CliError, Output, Settings
 from pointsman.cli.rollouts import watch_until_done
 from pointsman.cli.server import Server, path
@@ -145,15 +145,8 @@ def _files(server: Server, environment: str) -> Any:
     for workload in server.every("workloads"):
         name = workload["name"]
         fields = _plain(workload)
-        guardrails = {
-            one["metric"]: {
-                field: value
-                for field, value in one.items()
-                if field in ("enabled", "margin", "weight") and value is not None
-            }
-            for one in server.every(path("workloads", name, "guardrails"))
-            if one.get("bound") is None
-        }
+        own = server.every(path("workloads", name, "guardrails"))
+        guardrails = {guardrail_name(one): guardrail_settings(one) for one in own}
         if guardrails:
             fields["guardrails"] = guardrails
         yield f"workloads/{name}/workload.yaml", _yaml(fields)
