@@ -15,7 +15,7 @@ CHECKPOINT = "audit.checkpoint"
 TEST = "test"
 
 TYPES: Mapping[str, str] = {
-    ROLLED_BACK: "A rollout is rolled back, by Pointsman or by a person",
+    ROLLED_BACK: "A rollout is rolled back by Pointsman or a person, aborted, or reverted after its completion",
     HELD: "A rollout has been held at one stage for longer than the set time",
     APPROVAL_WAITS: "A rollout, a stage or another change waits for an approval",
     REJECTED: "A router refuses a policy that is served",
@@ -24,6 +24,13 @@ TYPES: Mapping[str, str] = {
     FOUR_EYES: "Four eyes were switched on or off in an environment",
     ENGINE_DEAD: "The engine has stopped: nothing advances or is rolled back automatically",
     CHECKPOINT: "A signed checkpoint of the audit log; keep it where nobody can rewrite it",
+}
+
+# The actions that take routers back to the earlier version.
+_BACK = {
+    "rollout.roll_back": "{rollout} is being rolled back by {who}.",
+    "rollout.abort": "{rollout} is being aborted by {who}.",
+    "rollout.revert": "{rollout}, started by {who}, reverts a completed one.",
 }
 
 
@@ -36,8 +43,8 @@ def of_entry(body: Mapping[str, Any]) -> tuple[str, str] | None:
     changed = {change["path"]: change for change in body["diff"]}
     if action.endswith(".break_glass"):
         return BREAK_GLASS, f"{who} bypassed the approval of {subject} (break-glass)."
-    if action == "rollout.roll_back":
-        return ROLLED_BACK, f"{_capitalized(subject)} is being rolled back by {who}."
+    if (done := _BACK.get(action)) is not None:
+        return ROLLED_BACK, done.format(rollout=_capitalized(subject), who=who)
     if action == "change.request" or changed.get("/state", {}).get("after") == "awaiting_approval":
         return APPROVAL_WAITS, f"{_capitalized(subject)} waits for an approval, requested by {who}."
     if action == "environment.edit" and "/four_eyes" in changed:

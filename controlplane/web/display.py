@@ -52,15 +52,25 @@ def money(nusd: float | None) -> str:
 
 @register.filter
 def percent(fraction: float | None, places: int = 1) -> str:
-    """Format a fraction as a percentage: 0.943 → 94.3 %"""
+    """Format a fraction as a percentage: 0.943 → 94.3 %. Only all of them are 100 %: 0.9996 → 99.96 %"""
     if fraction is None:
         return NONE
     if abs(fraction) > _MOST:
         return _signed(f"over 1,000{THIN}%", fraction)
+    places = next((more for more in range(places, _MOST_PLACES + 1) if not _hides(fraction, more)), places)
     return _signed(f"{abs(fraction) * 100:.{places}f}{THIN}%", round(fraction, places + 2))
 
 
 _MOST = 10.0  # 1,000 %: a larger figure says nothing more
+_MOST_PLACES = 3
+
+
+def _hides(fraction: float, places: int) -> bool:
+    """Return whether so few places make a part look like none or all."""
+    shown = round(abs(fraction), places + 2)
+    return shown in (0, 1) and abs(abs(fraction) - shown) > 1e-9  # less is the error of adding floats
+
+
 _OVER = "over "
 
 

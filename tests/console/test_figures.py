@@ -34,8 +34,11 @@ def test_money(nusd: int | None, written: str) -> None:
 
 @pytest.mark.parametrize(
     ("fraction", "written"),
-    [(None, "–"), (0.943, "94.3"), (1, "100.0"), (-0.0006, "−0.1"), (-0.0004, "0.0"), (12.5, "over 1,000")],
-)
+    [
+        (None, "–"), (0.943, "94.3"), (0, "0.0"), (1, "100.0"), (-0.0006, "−0.1"), (12.5, "over 1,000"),
+        (0.9996, "99.96"), (0.999_99, "99.999"), (0.0004, "0.04"), (-0.0004, "−0.04"), (1 - 1e-12, "100.0"),
+    ],
+)  # fmt: skip
 def test_percent(fraction: float | None, written: str) -> None:
     assert display.percent(fraction).removesuffix("\u202f%") == written
 
@@ -135,7 +138,7 @@ def test_an_exact_test_never_shows_zero(won: int, lost: int, shown: str) -> None
     assert shown in _mirrored(sums)[0][1]
 
 
-@pytest.mark.parametrize("value", [0.0, -0.0, 0.0004, -0.0004, 1e-9, -1e-9])
+@pytest.mark.parametrize("value", [0.0, -0.0, 1e-9, -1e-9])
 def test_a_change_that_is_shown_as_zero_has_no_sign(value: float) -> None:
     assert display.signed(display.percent(abs(value)), value) == f"0.0{display.THIN}%"
     assert figure_writer("cost_per_success", absolute=False)(value).startswith("0.0")

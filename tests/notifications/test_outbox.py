@@ -74,6 +74,31 @@ def test_a_proposal_and_its_rollback_are_reported(production: Environment, summa
     assert (last.data["reason"], last.environment) == ("it is slow", "production")
 
 
+def test_an_abort_takes_routers_back_too_and_is_reported(
+    production: Environment, summaries: Workload
+) -> None:
+    rollout = running(summaries, production)
+    rollouts.abort_rollout(rollout, actor=actor_of("tom"), reason="not today")
+    assert told() == [events.APPROVAL_WAITS, events.ROLLED_BACK]
+    last = Notification.objects.order_by("id").last()
+    assert last is not None
+    assert last.data["sentence"] == "The rollout of summaries in production is being aborted by tom."
+
+
+def test_a_revert_of_a_completed_rollout_is_reported(production: Environment, summaries: Workload) -> None:
+    rollout = running(summaries, production)
+    Rollout.objects.filter(pk=rollout.pk).update(stage=len(rollout.stages) - 1)
+    rollout.refresh_from_db()
+    rollouts.complete_rollout(rollout, actor=SYSTEM, reason="all done")
+    Notification.objects.all().delete()
+    rollouts.revert_rollout(rollout, actor=actor_of("tom"), reason="support calls")
+    assert told() == [events.ROLLED_BACK]
+    last = Notification.objects.get()
+    assert last.data["sentence"] == (
+        "The rollout of summaries in production, started by tom, reverts a completed one."
+    )
+
+
 def test_break_glass_is_reported_and_stays_open(production: Environment, summaries: Workload) -> None:
     rollout = proposed(summaries, production)
     rollouts.break_glass_start(rollout, actor=actor_of("tom"), reason="the site is down")

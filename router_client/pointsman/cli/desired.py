@@ -112,9 +112,7 @@ def guardrail_name(row: Mapping[str, Any]) -> str:
 
 def guardrail_settings(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a guardrail that the API describes, without those that have their default."""
-    return {
-        name: row[name] for name in ("enabled", "margin", "weight", "bound") if row.get(name) is not None
-    }
+    return {name: row[name] for name in ("enabled", "margin", "weight", "bound") if row.get(name) is not None}
 
 
 def _guardrail_problems(guardrails: Mapping[Any, Any]) -> Iterator[str]:
