@@ -177,11 +177,12 @@ def _cell(names: Mapping[str, Any], cell: CellChange[Any], comparable: Comparabl
 
 
 def _effects(effects: KnownEffects) -> dict[str, int | None]:
-    """Return the reasons of the change of cost; the three effects add up to the total. None: unknown."""
+    """Return the reasons of the change of cost; the four effects add up to the total. None: unknown."""
     return {
         "total_nusd": effects.total,
         "volume_nusd": effects.volume,
         "mix_nusd": effects.mix,
+        "coverage_nusd": effects.coverage,
         "behaviour_nusd": effects.behaviour,
     }
 
@@ -221,7 +222,7 @@ def table(answer: Mapping[str, Any]) -> Iterable[list[Any]]:
     """
     sides = ("candidate", "baseline") if "candidate" in answer else ("now", "before")
     names = tuple(answer[sides[0]])
-    effects = ("total_nusd", "volume_nusd", "mix_nusd", "behaviour_nusd")
+    effects = ("total_nusd", "volume_nusd", "mix_nusd", "coverage_nusd", "behaviour_nusd")
     figures = [
         *(f"{side}_{name}" for side in sides for name in names),
         *(f"effect_{name}" for name in effects),

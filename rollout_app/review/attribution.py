@@ -4,10 +4,13 @@ A cell is given to the router and not chosen by it: an endpoint of a workload. B
 
     volume      more or fewer tasks in total, at the old mix and the old cost per task
     mix         a larger or smaller share of them in this cell, at the old cost per task
+    coverage    a larger or smaller share of the cell's tasks reported a cost, at the old cost per task
     behaviour   a different cost per task in this cell: models, prices, escalations, retries
 
-Counts are of tasks with a known cost. Money is exact, in nano-USD: volume and mix are rounded, and behaviour is the
-remainder. A cell without earlier tasks has no old cost per task, so all of its cost is mix.
+Costs are those that are known, and a cost per task is taken over the tasks with one. Without coverage, an endpoint that
+lost its prices would look like a shift of traffic to the others. Money is exact, in nano-USD: the last part is the
+remainder of the rounded ones. A cell without earlier tasks has no old cost per task, so all of its cost is mix; one whose
+earlier tasks had no known cost has only coverage.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,11 +29,12 @@ class CostEffects(NamedTuple):
 
     volume: int = 0
     mix: int = 0
+    coverage: int = 0
     behaviour: int = 0
 
     @property
     def total(self) -> int:
-        return self.volume + self.mix + self.behaviour
+        return sum(self)
 
 
 NO_EFFECTS = CostEffects()
@@ -42,6 +46,7 @@ class KnownEffects(NamedTuple):
     total: int | None = None
     volume: int | None = None
     mix: int | None = None
+    coverage: int | None = None
     behaviour: int | None = None
 
 
@@ -66,7 +71,7 @@ class Comparable:
         if not self.priced:
             return KnownEffects()
         if not self.whole:
-            return KnownEffects(mix=effects.mix, behaviour=effects.behaviour)
+            return KnownEffects(mix=effects.mix, coverage=effects.coverage, behaviour=effects.behaviour)
         return KnownEffects(effects.total, *effects)
 
 
@@ -117,21 +122,27 @@ def changes(now: Mapping[K, OutcomeSums], before: Mapping[K, OutcomeSums]) -> li
 
 
 def _growth(now: Mapping[Any, OutcomeSums], before: Mapping[Any, OutcomeSums]) -> float | None:
-    """Return priced tasks now per priced task before; None if there were none."""
-    then = sum(sums.cost_n for sums in before.values())
-    return sum(sums.cost_n for sums in now.values()) / then if then else None
+    """Return tasks now per task before; None if there were none."""
+    then = sum(sums.tasks for sums in before.values())
+    return sum(sums.tasks for sums in now.values()) / then if then else None
 
 
 def _effects(now: OutcomeSums, before: OutcomeSums, growth: float | None) -> CostEffects:
     change = now.cost - before.cost
-    old = before.cost_per_task
-    if old is None or growth is None:
+    if growth is None or not before.tasks:
         return CostEffects(mix=change)
+    old = before.cost_per_task
+    if old is None:
+        return CostEffects(coverage=change)
     volume = round(before.cost * (growth - 1))
+    if not now.tasks:
+        return CostEffects(volume, mix=change - volume)
+    as_before = now.tasks * before.cost_n / before.tasks  # tasks with a known cost, at the earlier share
+    mix = round((as_before - growth * before.cost_n) * old)
     if not now.cost_n:
-        return CostEffects(volume=volume, mix=change - volume)
-    mix = round((now.cost_n - growth * before.cost_n) * old)
-    return CostEffects(volume, mix, change - volume - mix)
+        return CostEffects(volume, mix, coverage=change - volume - mix)
+    coverage = round((now.cost_n - as_before) * old)
+    return CostEffects(volume, mix, coverage, behaviour=change - volume - mix - coverage)
 
 
 def joined(key: K, cells: Sequence[CellChange[Any]]) -> CellChange[K]:

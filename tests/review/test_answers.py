@@ -46,7 +46,7 @@ def test_the_parts_of_an_environment_add_up(two: tuple[Environment, Workload, Wo
         for side in ("now", "before"):
             for figure in ("tasks", "cost_nusd"):
                 assert sum(row[side][figure] for row in told[level]) == told[side][figure]
-        for effect in ("total_nusd", "volume_nusd", "mix_nusd", "behaviour_nusd"):
+        for effect in ("total_nusd", "volume_nusd", "mix_nusd", "coverage_nusd", "behaviour_nusd"):
             assert sum(row["effects"][effect] for row in told[level]) == told["effects"][effect]
     assert told["effects"]["total_nusd"] == told["now"]["cost_nusd"] - told["before"]["cost_nusd"]
     assert {row["owner"] for row in told["by_owner"]} == {"support", "search"}
@@ -71,6 +71,7 @@ def test_the_review_of_a_workload_shows_what_changed(two: tuple[Environment, Wor
         "total_nusd": -200_000,
         "volume_nusd": 0,
         "mix_nusd": 0,
+        "coverage_nusd": 0,
         "behaviour_nusd": -200_000,
     }
     assert "moved 100" in first["sentence"] and "to small" in first["sentence"]

@@ -68,6 +68,27 @@ def test_a_shift_between_endpoints_is_mix() -> None:
     assert effects == {"cheap": CostEffects(mix=-600), "rich": CostEffects(mix=6_000)}
 
 
+def priced(tasks: int, known: int, cost: int) -> OutcomeSums:
+    return OutcomeSums(tasks=tasks, cost_n=known, cost=known * cost)
+
+
+def test_an_endpoint_that_loses_its_prices_is_no_shift_of_traffic() -> None:
+    before = {"a": sums(100, 10), "b": sums(100, 10)}
+    effects = {
+        cell.key: cell.effects for cell in attribute({"a": priced(100, 0, 0), "b": sums(100, 10)}, before)
+    }
+    assert effects == {"a": CostEffects(coverage=-1_000), "b": CostEffects()}
+    effects = {
+        cell.key: cell.effects for cell in attribute({"a": priced(100, 50, 12), "b": sums(100, 10)}, before)
+    }
+    assert effects == {"a": CostEffects(coverage=-500, behaviour=100), "b": CostEffects()}
+
+
+def test_an_endpoint_that_gets_prices_costs_no_more_than_before() -> None:
+    (cell,) = attribute({"a": sums(100, 10)}, {"a": priced(100, 0, 0)})
+    assert cell.effects == CostEffects(coverage=1_000)
+
+
 def test_the_largest_change_comes_first() -> None:
     before = {"a": sums(100, 10), "b": sums(100, 10), "c": sums(100, 10, success=0.95)}
     now = {"a": sums(100, 11), "b": sums(100, 30), "c": sums(100, 10, success=0.5)}
