@@ -12,9 +12,10 @@ from rest_framework.response import Response
 
 from controlplane.access import permissions
 from controlplane.access.models import Role
-from controlplane.core.errors import InvalidInput, NotForAgents, StaleVersion
+from controlplane.core.errors import InvalidInput, NotForAgents, NotFound, StaleVersion
 from controlplane.web import strict
 from controlplane.web.api import PAGE, REASON, ApiView
+from controlplane.web.openapi import if_match
 from policies_app.selectors import environment_for, version_for, workload_for
 from rollout_app import actions, serializers, shapes
 from rollout_app.blast_radius.shadow_stage import shadow_stage_answer
@@ -26,6 +27,7 @@ from rollout_app.outcomes import minute_totals
 from rollout_app.rehearsal.dry_run import dry_run
 from rollout_app.selectors import plan_for, rollout_for, rollouts_for
 
+ABSOLUTE = OpenApiParameter("absolute", bool)
 METRIC = OpenApiParameter(
     "metric",
     str,
@@ -354,25 +356,46 @@ class GuardrailsView(ApiView):
 class GuardrailView(ApiView):
     """A workload's own margin and weight of one metric; with a `bound`, an absolute guardrail in addition."""
 
+    queries = ("absolute",)
     delete_queries = ("absolute", "reason")
 
-    @extend_schema(
-        parameters=[METRIC], request=serializers.GuardrailInput, responses=serializers.GuardrailSerializer
-    )
-    def put(self, request: Request, workload: str, metric: str) -> Response:
-        """Set a workload's own margin and weight of one metric; with a `bound`, an absolute guardrail in addition."""
-        found = workload_for(self.actor, workload, edit=True)
-        data = self.validated(serializers.GuardrailInput)
-        row = actions.set_guardrail(found, metric, actor=self.actor, **data)
+    @extend_schema(parameters=[METRIC, ABSOLUTE], responses=serializers.GuardrailSerializer)
+    def get(self, request: Request, workload: str, metric: str) -> Response:
+        """Return a workload's own guardrail on a metric, with the ETag for an edit. 404: it has its default."""
+        found = workload_for(self.actor, workload)
+        absolute = strict.boolean(request.query_params, "absolute")
+        row = found.guardrails.filter(metric=metric, bound__isnull=not absolute).first()
+        if row is None:
+            raise NotFound(f"{found.name} has no guardrail of its own on {metric}.")
         return self.versioned(serializers.GuardrailSerializer(row))
 
-    @extend_schema(parameters=[METRIC, OpenApiParameter("absolute", bool), REASON], responses={204: None})
+    @extend_schema(
+        parameters=[METRIC, if_match(required=False)],
+        request=serializers.GuardrailInput,
+        responses=serializers.GuardrailSerializer,
+    )
+    def put(self, request: Request, workload: str, metric: str) -> Response:
+        """Set a workload's own margin and weight of one metric; with a `bound`, an absolute guardrail in addition.
+
+        `If-Match` is required if it has one already.
+        """
+        found = workload_for(self.actor, workload, edit=True)
+        expected = self.expected_version() if "If-Match" in request.headers else 0
+        data = self.validated(serializers.GuardrailInput)
+        row = actions.set_guardrail(found, metric, actor=self.actor, expected=expected, **data)
+        return self.versioned(serializers.GuardrailSerializer(row))
+
+    @extend_schema(parameters=[METRIC, ABSOLUTE, REASON], responses={204: None})
     def delete(self, request: Request, workload: str, metric: str) -> Response:
         """Restore the default guardrail of one metric; with `absolute=true`, remove the absolute one."""
         found = workload_for(self.actor, workload, edit=True)
-        absolute = strict.boolean(request.query_params, "absolute")
         actions.remove_guardrail(
-            found, metric, absolute=absolute, actor=self.actor, reason=self.query_reason()
+            found,
+            metric,
+            absolute=strict.boolean(request.query_params, "absolute"),
+            actor=self.actor,
+            expected=self.expected_version(),
+            reason=self.query_reason(),
         )
         return Response(status=204)
 

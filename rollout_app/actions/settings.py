@@ -8,7 +8,7 @@ from django.db import IntegrityError, transaction
 from controlplane.audit import log
 from controlplane.core import reasons
 from controlplane.core.actors import Actor
-from controlplane.core.errors import AlreadyExists, InvalidInput, NotFound, StaleVersion
+from controlplane.core.errors import AlreadyExists, InvalidInput, NotFound, PreconditionRequired, StaleVersion
 from policies_app.actions.workloads import require_reach
 from policies_app.models import Workload
 from rollout_app.engine import plans
@@ -111,13 +111,17 @@ def set_guardrail(
     metric: str,
     *,
     actor: Actor,
+    expected: int | None = None,
     reason: str = "",
     enabled: bool = True,
     margin: float | None = None,
     weight: float | None = None,
     bound: float | None = None,
 ) -> GuardrailOverride:
-    """Set a workload's own margin or weight of a guardrail (None: the default), or an absolute `bound`."""
+    """Set a workload's own margin or weight of a guardrail (None: the default), or an absolute `bound`.
+
+    `expected` is the version that was read (0: there is none yet; None: any).
+    """
     _checked(metric, margin, weight, bound)
     require_reach(workload, actor)
     with transaction.atomic():
@@ -125,12 +129,14 @@ def set_guardrail(
         row = _override_row(workload, metric, absolute=bound is not None) or GuardrailOverride(
             workload=workload, metric=metric, version=0
         )
+        before = _override_values(row) if row.pk else None
+        values = {"enabled": enabled, "margin": margin, "weight": weight, "bound": bound}
+        if before == {**(before or {}), **values}:
+            return row  # also if it is the caller's own change, sent again because the answer was lost
+        _require_version(row, expected)
         if _is_weaker(row, enabled=enabled, margin=margin, weight=weight, bound=bound):
             reasons.demand(actor, reason, f"This weakens the guardrail on {Metric(metric).spec.phrase}")
-        before = _override_values(row) if row.pk else None
         row.enabled, row.margin, row.weight, row.bound = enabled, margin, weight, bound
-        if before == _override_values(row):
-            return row
         row.version += 1
         row.save()
         _record_override(row, "guardrail.set", before, _override_values(row), actor, reason)
@@ -162,8 +168,27 @@ def _is_weaker(
     )
 
 
+def _require_version(row: GuardrailOverride, expected: int | None) -> None:
+    if expected is None or row.version == expected:
+        return
+    what = f"{row.workload.name}'s own guardrail on {Metric(row.metric).spec.phrase}"
+    if not expected:
+        raise PreconditionRequired(f"{what} exists: read it, and send its ETag as If-Match.")
+    raise StaleVersion(
+        f"{what} is at version {row.version}, not {expected}; read it again."
+        if row.version
+        else f"{what} does not exist any more; read the list again."
+    )
+
+
 def remove_guardrail(
-    workload: Workload, metric: str, *, absolute: bool = False, actor: Actor, reason: str = ""
+    workload: Workload,
+    metric: str,
+    *,
+    actor: Actor,
+    absolute: bool = False,
+    expected: int | None = None,
+    reason: str = "",
 ) -> None:
     """Remove a workload's own guardrail: the default applies again, or the absolute one disappears."""
     require_reach(workload, actor)
@@ -174,6 +199,7 @@ def remove_guardrail(
         row = _override_row(workload, metric, absolute=absolute)
         if row is None:
             raise NotFound(f"{workload.name} has no guardrail of its own on {metric}.")
+        _require_version(row, expected)
         before = _override_values(row)
         GuardrailOverride.objects.filter(pk=row.pk).delete()
         _record_override(row, "guardrail.remove", before, None, actor, reason)

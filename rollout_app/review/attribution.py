@@ -7,10 +7,10 @@ A cell is given to the router and not chosen by it: an endpoint of a workload. B
     coverage    a larger or smaller share of the cell's tasks reported a cost, at the old cost per task
     behaviour   a different cost per task in this cell: models, prices, escalations, retries
 
-Costs are those that are known, and a cost per task is taken over the tasks with one. Without coverage, an endpoint that
-lost its prices would look like a shift of traffic to the others. Money is exact, in nano-USD: the last part is the
-remainder of the rounded ones. A cell without earlier tasks has no old cost per task, so all of its cost is mix; one whose
-earlier tasks had no known cost has only coverage.
+Costs are those that are known, and a cost per task is taken over the tasks with one. Without coverage, an endpoint
+that lost its prices would look like a shift of traffic to the others. Money is exact, in nano-USD: the last part is
+the remainder of the rounded ones. A cell without earlier tasks has no old cost per task, so all of its cost is mix;
+one whose earlier tasks had no known cost has only coverage.
 """
 
 from collections.abc import Mapping, Sequence

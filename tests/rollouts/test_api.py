@@ -162,15 +162,36 @@ def test_it_stores_a_workloads_guardrails() -> None:
     path = f"workloads/{workload.name}/guardrails/failure"
     assert send(owner, "put", path, {"margin": 0.01}).status_code == 403
     workload.owner.members.add(User.objects.get(username="owner"))
-    assert send(owner, "put", path, {"margin": 0.01}).json()["margin"] == 0.01
+    answer = send(owner, "put", path, {"margin": 0.01})
+    assert (answer.json()["margin"], answer["ETag"]) == (0.01, '"1"')
     assert send(owner, "put", path, {"bound": 0.2}).json()["bound"] == 0.2
     assert send(owner, "put", path, {"margin": -1}).status_code == 422
     assert send(owner, "put", f"workloads/{workload.name}/guardrails/vibes", {}).status_code == 422
     listed = send(owner, "get", f"workloads/{workload.name}/guardrails").json()["items"]
     assert [(row["margin"], row["bound"]) for row in listed] == [(0.01, None), (None, 0.2)]
-    assert send(owner, "delete", f"{path}?reason=why").status_code == 204
-    assert send(owner, "delete", f"{path}?reason=why").status_code == 404
-    assert send(owner, "delete", f"{path}?absolute=true&reason=why").status_code == 204
+    read = {"If-Match": send(owner, "get", path)["ETag"]}
+    assert send(owner, "delete", f"{path}?reason=why", **read).status_code == 204
+    assert send(owner, "delete", f"{path}?reason=why", **read).status_code == 404
+    assert send(owner, "get", path).status_code == 404
+    assert send(owner, "get", f"{path}?absolute=true").json()["bound"] == 0.2
+    assert send(owner, "delete", f"{path}?absolute=true&reason=why", **read).status_code == 204
+
+
+def test_a_guardrail_that_exists_is_changed_only_by_those_who_read_it() -> None:
+    workload = builders.workload()
+    owner = person("owner", Role.EDITOR)
+    workload.owner.members.add(User.objects.get(username="owner"))
+    path, one = f"workloads/{workload.name}/guardrails/failure", {"If-Match": '"1"'}
+    missing = send(owner, "put", path, {"margin": 0.01}, **one)
+    assert (missing.status_code, "does not exist any more" in missing.json()["detail"]) == (412, True)
+    assert send(owner, "put", path, {"margin": 0.01}).status_code == 200
+    assert send(owner, "put", path, {"margin": 0.01}).status_code == 200, "sent again: the answer was lost"
+    assert send(owner, "put", path, {"margin": 0.005}).status_code == 428
+    assert send(owner, "put", path, {"margin": 0.005}, **one)["ETag"] == '"2"'
+    assert send(owner, "put", path, {"margin": 0.002}, **one).status_code == 412
+    assert send(owner, "delete", f"{path}?reason=why").status_code == 428
+    assert send(owner, "delete", f"{path}?reason=why", **one).status_code == 412
+    assert send(owner, "put", path, {"margin": 0.002}, **{"If-Match": "*"})["ETag"] == '"3"'
 
 
 def test_it_reviews_by_endpoint_with_earlier_figures() -> None:
@@ -300,7 +321,7 @@ def test_it_refuses_guardrails_that_cannot_be_judged(metric: str) -> None:
     kept = 0
     for name in ("bound", "margin"):
         for value in (-1, 0, 1e-9, 0.02, 0.999, 1, 1.5, 92, 1e17, 1e19):
-            answer = send(owner, "put", path, {name: value, "reason": "why"})
+            answer = send(owner, "put", path, {name: value, "reason": "why"}, **{"If-Match": "*"})
             assert answer.status_code in (200, 422), answer.content
             kept += answer.status_code == 200
             if answer.status_code == 422:

@@ -84,7 +84,13 @@ def _guardrails(server: Server, wanted: DesiredWorkload, exists: bool) -> Iterat
             # A PUT replaces all settings; without those that the folder does not mention it would reset them.
             body = {**guardrail_settings(own), **settings}
             where = f"{base}/{path(name.removesuffix(BOUND))}"
-            yield Change("update", "guardrail", f"{wanted.name}/{name}", different, _puts(where, body))
+            yield Change(
+                "update",
+                "guardrail",
+                f"{wanted.name}/{name}",
+                different,
+                _puts(where, body, own.get("version")),
+            )
 
 
 def _policy(server: Server, wanted: DesiredWorkload, exists: bool) -> Iterator[Change]:
@@ -175,5 +181,5 @@ def _updates(where: str, body: Mapping[str, Any]) -> Callable[[Server, str], Any
     return lambda server, reason: server.patch(where, {**body, "reason": reason})
 
 
-def _puts(where: str, body: Mapping[str, Any]) -> Callable[[Server, str], Any]:
-    return lambda server, reason: server.put(where, {**body, "reason": reason})
+def _puts(where: str, body: Mapping[str, Any], version: int | None) -> Callable[[Server, str], Any]:
+    return lambda server, reason: server.put(where, {**body, "reason": reason}, version)

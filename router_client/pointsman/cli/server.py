@@ -102,9 +102,10 @@ class Server:
         etag = self._ask("GET", path)[1].headers.get("ETag", "*")
         return self._ask("PATCH", path, json=dict(body), headers={"If-Match": etag})[0]
 
-    def put(self, path: str, body: Mapping[str, Any]) -> Any:
-        """Put the object."""
-        return self._ask("PUT", path, json=dict(body))[0]
+    def put(self, path: str, body: Mapping[str, Any], version: int | None = None) -> Any:
+        """Put the object. `version` is the one that was read, None if there was none."""
+        headers = {} if version is None else {"If-Match": f'"{version}"'}
+        return self._ask("PUT", path, json=dict(body), headers=headers)[0]
 
     def delete(self, path: str, **query: Any) -> None:
         """Delete the object."""

@@ -102,6 +102,7 @@ ROWS = [
     row("GET", f"{ROLLOUT}/report.md", HERE, _of("report.md")),
     row("POST", f"{ROLLOUT}/dry-run", HERE, lambda w: (_of("dry-run")(w)[0], {}), writes=False),  # type: ignore[operator]
     row("GET", GUARDRAILS, ANY, "workloads/w-plain/guardrails"),
+    row("GET", f"{GUARDRAILS}/<slug:metric>", ANY, "workloads/w-plain/guardrails/failure"),
     row(
         "PUT",
         f"{GUARDRAILS}/<slug:metric>",
