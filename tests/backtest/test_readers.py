@@ -224,6 +224,13 @@ def test_a_header_with_a_duplicate_column_is_refused(tmp_path: Path) -> None:
         tasks_of(written(tmp_path, "t.csv", table))
 
 
+def test_a_header_of_many_columns_is_read(tmp_path: Path) -> None:
+    """Regression: each name was counted among all others, which took hours for the names that fit into 4 MiB."""
+    names = [f"c{number}" for number in range(300_000)]
+    table = f"{','.join(names)},m:success\n{',' * 300_000}1\n"
+    assert tasks_of(written(tmp_path, "t.csv", table)) == [Task({}, {"m": Answer(True, None)})]
+
+
 def test_a_json_column_that_appears_late_is_read(tmp_path: Path) -> None:
     first, second = {"a/small:success": 1}, {"a/small:success": 1, "a/large:success": 0, "turns": 3}
     assert tasks_of(lines(tmp_path, first, second)) == [

@@ -12,6 +12,7 @@ import csv
 import gzip
 import io
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -95,7 +96,7 @@ def _csv(place: Path, delimiter: str, problems: Problems) -> Iterator[Record]:
 
 def _header(place: Path, names: list[str], problems: Problems) -> Columns:
     columns = tuple(name.strip() for name in names)
-    twice = sorted({name for name in columns if name and columns.count(name) > 1}) if columns else []
+    twice = sorted(name for name, count in Counter(columns).items() if name and count > 1)
     if twice:  # ambiguous
         _refuse(place, problems, "header", f"the header names {', '.join(twice[:5])} twice")
     return columns
