@@ -218,6 +218,16 @@ def test_rows_that_cannot_be_parsed_are_named_and_counted(tmp_path: Path) -> Non
     assert "row 5, column a/b:success: 2 is neither 1 nor 0" in str(refused.value)
 
 
+def test_problems_in_many_columns_are_counted(tmp_path: Path) -> None:
+    """Regression: the time and the text grew with the square of the columns, which took hours for 4 MiB."""
+    header = ",".join(f"m{number}:success" for number in range(50_000))
+    with pytest.raises(UnreadableTasks) as refused:
+        tasks_of(written(tmp_path, "t.csv", f"{header}\n{','.join('x' * 50_000)}\n"))
+    text = str(refused.value)
+    assert "50,000 problems" in text and "row 1, column m0:success: 'x' is neither 1 nor 0" in text
+    assert text.endswith("… and 49,900 more of 49,900 other kinds.") and len(text) < 10_000
+
+
 def test_a_header_with_a_duplicate_column_is_refused(tmp_path: Path) -> None:
     table = "a/b:success,a/b:success\n1,0\n"
     with pytest.raises(UnreadableTasks, match="the header names a/b:success twice"):
@@ -229,6 +239,12 @@ def test_a_header_of_many_columns_is_read(tmp_path: Path) -> None:
     names = [f"c{number}" for number in range(300_000)]
     table = f"{','.join(names)},m:success\n{',' * 300_000}1\n"
     assert tasks_of(written(tmp_path, "t.csv", table)) == [Task({}, {"m": Answer(True, None)})]
+
+
+def test_a_long_field_is_read(tmp_path: Path) -> None:
+    """Regression: a column with prompts was refused as "not CSV in UTF-8"."""
+    (task,) = tasks_of(written(tmp_path, "t.csv", f"prompt,m:success\n{'x' * 200_000},1\n"))
+    assert len(task.request["prompt"]) == 200_000
 
 
 def test_a_json_column_that_appears_late_is_read(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pointsman.plurals import counted
 
 SHOWN = 20  # per kind
+KINDS = 100  # a table can have a kind for each of its columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,9 @@ class RowProblem:
 
 
 class UnreadableTasks(ValueError):
-    """Raised for a file that is refused. Its text lists the first 20 problems of each kind and counts the rest."""
+    """Raised for a file that is refused. Its text lists the first 20 problems of each of the first 100 kinds, and counts
+    the rest.
+    """
 
     def __init__(self, source: str, problems: "Problems") -> None:
         self.source, self.problems = source, problems
@@ -35,13 +38,21 @@ class Problems:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self.shown: list[RowProblem] = []
+        self.shown: dict[str, list[RowProblem]] = {}  # by kind
 
     def add(self, row: int, column: str, kind: str, message: str) -> None:
         """Count the problem, and store it if it is among the first of its kind."""
         self.counts[kind] += 1
+        if len(self.shown) >= KINDS and kind not in self.shown:
+            return
         if self.counts[kind] <= SHOWN:
-            self.shown.append(RowProblem(row, column, kind, message))
+            self.shown.setdefault(kind, []).append(RowProblem(row, column, kind, message))
+
+    def merge(self, others: "Problems") -> None:
+        """Add the problems of another reading."""
+        self.counts.update(others.counts)
+        for kind, problems in others.shown.items():
+            self.shown.setdefault(kind, []).extend(problems)
 
     def __bool__(self) -> bool:
         return bool(self.counts)
@@ -55,8 +66,11 @@ class Problems:
     def lines(self) -> list[str]:
         """Describe the first problems of each kind, and count the others."""
         lines: list[str] = []
-        for kind, count in self.counts.items():
-            lines += [str(problem) for problem in self.shown if problem.kind == kind]
-            if count > SHOWN:
+        for kind, problems in self.shown.items():
+            lines += map(str, problems)
+            if (count := self.counts[kind]) > SHOWN:
                 lines.append(f"… and {count - SHOWN:,} more of this kind ({kind}).")
+        if kinds := len(self.counts) - len(self.shown):
+            more = sum(self.counts.values()) - sum(self.counts[kind] for kind in self.shown)
+            lines.append(f"… and {more:,} more of {counted(kinds, 'other kind')}.")
         return lines

@@ -25,6 +25,7 @@ Row = dict[str, Any]
 Columns = tuple[str, ...]
 Record = tuple[int, Columns, Sequence[Any]]
 MAX_LINE = 16 * 1024 * 1024  # bytes (characters for CSV): longer lines are refused
+csv.field_size_limit(MAX_LINE)  # of the whole process; the standard 131,072 is less than a long prompt
 _ARRAY_LIMIT = 256 * 1024 * 1024  # bytes of a JSON array, which is read at once; JSON lines have no limit
 _PARQUET_BATCH = 8_192
 _BROKEN = (EOFError, zlib.error, OSError)  # a truncated archive, or not an archive

@@ -315,6 +315,5 @@ def _refused(path: Path, why: str, others: Problems | None = None) -> Unreadable
     problems = Problems()
     problems.add(0, "", "format", why)
     if others is not None:
-        problems.counts.update(others.counts)
-        problems.shown += others.shown
+        problems.merge(others)
     return UnreadableTasks(path.name, problems)
