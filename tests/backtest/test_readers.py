@@ -94,6 +94,8 @@ def test_a_file_with_unreadable_values_is_refused_with_rows_and_columns(tmp_path
             "row 1: it has 8 values, but the header names 6 columns",
         ),
         ("t.csv", b"a,b\n1,2\n", "no column `<model>:success`"),
+        ("t.csv", b"m:success,m:cost\n1,2\n", "'m:cost' is not known; .* m:cost_usd"),
+        ("t.jsonl", b'{"m:score": 1, "m:latency": 2}\n', "'m:latency' is not known; .* m:latency_ms"),
         ("t.jsonl", b'{"a/b:success": 1}\n{"a"\n', "row 2: it is not JSON"),
         ("t.jsonl", b"[1]\n", "an object was expected"),
         ("t.json", b'{"a": 1}', "a list of objects was expected"),

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from mcp import Client  # noqa: E402
 from controlplane.audit.models import Entry  # noqa: E402
 from pointsman.cli.output import CliError  # noqa: E402
 from pointsman.cli.server import Server  # noqa: E402
-from pointsman.integrations.mcp import FORBIDDEN, AgentServer, make_server  # noqa: E402
+from pointsman.integrations.mcp import FORBIDDEN, AgentServer, Tools, make_server  # noqa: E402
 from rollout_app.models import Rollout  # noqa: E402
 from tests.cli.conftest import Run  # noqa: E402
 from tests.support import builders  # noqa: E402
@@ -23,6 +24,8 @@ from tests.support import builders  # noqa: E402
 pytestmark = pytest.mark.django_db(
     transaction=True
 )  # the SDK runs tools in threads, with connections of their own
+
+SMALL, LARGE = "openai/gpt-4o-mini", "anthropic/claude-sonnet-4-5"
 
 
 @pytest.fixture
@@ -132,9 +135,20 @@ def test_a_policy_is_checked_against_the_catalogue(plane: Server) -> None:
 def test_a_version_is_backtested(plane: Server) -> None:
     workload = builders.workload()
     builders.version(workload)
-    columns = "openai/gpt-4o-mini:success,anthropic/claude-sonnet-4-5:success"
+    columns = f"{SMALL}:success,{LARGE}:success"
     found = called(plane, "backtest", workload=workload.name, versions=[1], tasks=f"{columns}\n1,1\n0,1\n")
     assert found["tasks"]["read"] == 2
+
+
+def test_the_columns_that_its_description_names_are_read(plane: Server) -> None:
+    """Regression: it named `<model>:cost`, which was read as an input of the request: every cost was unknown."""
+    workload = builders.workload()
+    builders.version(workload)
+    figures = re.findall(r"`<model>:(\w+)`", Tools.backtest.__doc__ or "")
+    columns = [f"{model}:{figure}" for model in (SMALL, LARGE) for figure in figures]
+    table = f"{','.join(columns)}\n" + f"{','.join('1' for _ in columns)}\n" * 2
+    found = called(plane, "backtest", workload=workload.name, versions=[1], tasks=table)
+    assert len(figures) == 2 and found["tasks"]["priced"] == found["tasks"]["read"] == 2
 
 
 def test_the_report_of_a_rollout_is_read(plane: Server) -> None:

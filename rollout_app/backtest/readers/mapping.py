@@ -116,7 +116,17 @@ def own_names(columns: Iterable[str]) -> TableMapping:
             attributes[name.removeprefix("attributes.")] = Column(name)
         else:
             request[name.removeprefix("request.")] = Column(name)
+    _refuse_unknown_figures(request, found)
     return TableMapping(request, attributes, {model: ModelColumns(**one) for model, one in found.items()})
+
+
+def _refuse_unknown_figures(request: Mapping[str, Column], models: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse `m:cost` beside `m:success`: as an input of the request it would leave every cost unknown, silently."""
+    for column in request.values():
+        model, _, _ = column.name.rpartition(":")
+        if {"success", "score"} & set(models.get(model, ())):
+            known = ", ".join(f"{model}:{figure}" for figure in _FIGURES)
+            raise ValueError(f"The column {column.name!r} is not known; this model's columns are {known}.")
 
 
 def _column(entry: Any, where: str) -> Column:

@@ -143,7 +143,7 @@ class Tools:
         """Compute the success and cost of versions, or of a draft that is not a version yet, over recorded tasks.
 
         recorded  an included data set: gsm8k, mmlu, routerarena
-        tasks     alternatively CSV text, for each model the columns `<model>:success` and `<model>:cost`
+        tasks     alternatively CSV text, for each model the columns `<model>:success` and `<model>:cost_usd`
         """
         body: dict[str, Any] = {"versions": versions, "draft": draft, "recorded": recorded}
         if tasks:
