@@ -3,6 +3,7 @@
 import codecs
 import gzip
 import json
+import sqlite3
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -370,6 +371,19 @@ def test_helicone_requests_are_graded_by_rating_or_score(tmp_path: Path) -> None
     assert failed.answers["gpt-4o"].error == "server_error"
 
 
+def test_the_model_is_the_one_that_was_asked_for(tmp_path: Path) -> None:
+    """Regression: providers answer with a dated name, which no policy asks for and no catalogue prices."""
+    dated = "gpt-4o-mini-2024-07-18"
+    span = {"traceId": "n", "attributes": {
+        "gen_ai.provider.name": "openai", "gen_ai.request.model": "gpt-4o-mini", "gen_ai.response.model": dated,
+        "gen_ai.usage.input_tokens": 10, "gen_ai.usage.output_tokens": 5,
+    }}  # fmt: skip
+    (task,) = tasks_of(lines(tmp_path, span), log="opentelemetry", prices={"openai/gpt-4o-mini": (1, 2)})
+    assert task.answers == {"openai/gpt-4o-mini": Answer(None, 20_000)}
+    row = {"request_id": "r", "request_model": "gpt-4o-mini", "response_model": dated, "response_status": 200}
+    assert list(tasks_of(lines(tmp_path, row), log="helicone")[0].answers) == ["gpt-4o-mini"]
+
+
 def test_spans_are_read_under_old_and_new_names(tmp_path: Path) -> None:
     new = {
         "traceId": "n", "startTimeUnixNano": "1790000000000000000", "endTimeUnixNano": "1790000000500000000",
@@ -425,6 +439,19 @@ def test_a_call_logged_twice_counts_once(tmp_path: Path) -> None:
 def test_a_log_of_another_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has 2 rows, but none is a call that answers a task"):
         tasks_of(lines(tmp_path, payload(), payload()), log="opentelemetry")
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = sqlite3.connect
+
+    def full(*where: Any) -> sqlite3.Connection:
+        kept = connect(*where)
+        kept.execute("PRAGMA max_page_count = 3")
+        return kept
+
+    monkeypatch.setattr("rollout_app.backtest.readers.calls.sqlite3.connect", full)
+    with pytest.raises(OSError, match="calls could not be kept: database or disk is full"):
+        tasks_of(lines(tmp_path, *(payload(trace_id=f"t-{at}" * 100) for at in range(100))), log="litellm")
 
 
 def test_a_trace_that_joins_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,6 +145,24 @@ def test_a_torn_compressed_log_is_read_as_far_as_it_goes(tmp_path: Path) -> None
     assert files.read.sentences()[-1].endswith("the compressed file ends early or is damaged")
 
 
+@pytest.mark.parametrize("damaged", ["checksum", "trailing bytes"])
+def test_a_damaged_compressed_log_is_read_as_far_as_it_goes(tmp_path: Path, damaged: str) -> None:
+    """Regression: gzip's own error is an OSError, and the log was refused with "a temporary file: None"."""
+    path = tmp_path / "tasks.jsonl.gz"
+    whole = gzip.compress("".join(f"{json.dumps(line(at))}\n" for at in range(200)).encode())
+    path.write_bytes(whole[:-8] + b"\1" * 8 if damaged == "checksum" else whole + b"garbage")
+    files = TaskLogFiles.of(path)
+    assert len(list(files.tasks())) == 200
+    assert files.read.sentences()[-1].endswith("the compressed file ends early or is damaged")
+
+
+def test_an_uncompressed_log_with_the_ending_gz_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.jsonl.gz"
+    path.write_text(json.dumps(line(1)))
+    with pytest.raises(UnreadableTasks, match="the compressed file ends early or is damaged"):
+        list(TaskLogFiles.of(path).tasks())
+
+
 def test_more_tasks_than_can_be_checked_for_repetition_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ temporary SQLite file, so a log of ten gigabytes uses ten gigabytes of disk and 
 never stored.
 """
 
+import errno
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -55,7 +56,8 @@ def read_log(
     read_call: ReadCall,
     grades: Grades | None = None,
 ) -> Iterator[Task]:
-    """Yield the log's traces as tasks, ordered by name. Raises `UnreadableTasks` before the first task.
+    """Yield the log's traces as tasks, ordered by name. Raises `UnreadableTasks` before the first task, and `OSError`
+    if the temporary file cannot be written.
 
     problems   those of the rows that `rows` left out
     read_call  converts a row to a call; None for a row that is not a task's call; raises `ValueError` or `KeyError`
@@ -77,6 +79,8 @@ def read_log(
                 )
             kept.execute("CREATE INDEX by_trace ON call (trace, at)")
             yield from _traces(kept, grades or {})
+        except sqlite3.OperationalError as error:  # such as a full disk
+            raise OSError(errno.EIO, f"the log's calls could not be kept: {error}") from None
         finally:
             kept.close()
 

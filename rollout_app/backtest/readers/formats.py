@@ -5,6 +5,9 @@ Langfuse     observations of the blob storage export and of the API (docs "Blob 
 Helicone     `HeliconeRequest` of `@helicone/export`
 OpenTelemetry  spans of the GenAI conventions: `gen_ai.provider.name` and `gen_ai.usage.input_tokens` of the repository
              semantic-conventions-genai, and the older `gen_ai.system` and `gen_ai.usage.prompt_tokens`
+
+A call's model is the one that was asked for, as policies and the catalogue name it. Providers answer with a dated name
+(`gpt-4o-mini-2024-07-18`), which serves only where nothing else was logged.
 """
 
 import math
@@ -135,9 +138,9 @@ def helicone(prices: Prices, score: str = "", success_from: float = 0.5) -> Read
 
     def read(row: Row) -> Call | None:
         properties = _object(_any(row, "request_properties", "properties"))
-        model = str(_any(row, "response_model", "request_model", "model") or "")
+        model = str(_any(row, "request_model", "response_model", "model") or "")
         if not model:
-            raise KeyError("response_model")
+            raise KeyError("request_model")
         status = values.number(_any(row, "response_status", "status"))
         rated = _object(row.get("scores")).get(score) if score else row.get("feedback_rating")
         quality = values.number(rated) if score else None
@@ -173,7 +176,7 @@ def opentelemetry(prices: Prices) -> ReadCall:
             return None
         if found.get("gen_ai.operation.name", "chat") not in ("chat", "text_completion", "generate_content"):
             return None
-        model = str(found.get("gen_ai.response.model") or found.get("gen_ai.request.model") or "")
+        model = str(found.get("gen_ai.request.model") or found.get("gen_ai.response.model") or "")
         if not model:
             raise KeyError("gen_ai.request.model")
         provider = found.get("gen_ai.provider.name") or found.get("gen_ai.system")

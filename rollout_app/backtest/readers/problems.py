@@ -24,8 +24,9 @@ class RowProblem:
 
 
 class UnreadableTasks(ValueError):
-    """Raised for a file that is refused. Its text lists the first 20 problems of each of the first 100 kinds, and counts
-    the rest.
+    """Raised for a file that is refused.
+
+    Its text lists the first 20 problems of each of the first 100 kinds, and counts the rest.
     """
 
     def __init__(self, source: str, problems: "Problems") -> None:

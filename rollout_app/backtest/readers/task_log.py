@@ -238,7 +238,7 @@ def _numbered(file: BinaryIO | gzip.GzipFile) -> Iterator[tuple[int, bytes]]:
             yield number, content
             while len(content) == MAX_LINE and not content.endswith(b"\n"):
                 content = file.readline(MAX_LINE)
-    except (EOFError, zlib.error):
+    except (EOFError, zlib.error, gzip.BadGzipFile):  # the last is an OSError: a wrong checksum, or no gzip
         yield number + 1, _TORN
 
 
