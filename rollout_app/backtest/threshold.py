@@ -26,9 +26,11 @@ def swept(document: Mapping[str, Any], place: str, values: Sequence[float]) -> d
     policies = {}
     for value in values:
         changed = deepcopy(dict(document))
-        text = f"{value:g}"
+        text = f"{value:.15g}"  # all digits: two values must not become one policy
         _set(changed, place, f"{condition[: span[0]]}{text}{condition[span[1] :]}")
         policies[text] = compile_policy(changed)
+    if len(policies) < len(values):
+        raise ValueError("The steps of the sweep are too small to tell apart: at most 10 decimal places.")
     return policies
 
 

@@ -123,6 +123,15 @@ def test_a_sweep_changes_only_one_number() -> None:
     assert cheapest_within(result, 1.1) is None
 
 
+def test_a_sweep_of_large_numbers_has_all_its_steps() -> None:
+    """Regression: of 1,000,000 to 1,000,010 six digits were kept, and eleven steps compared two policies."""
+    rules = [{"id": "hard", "when": "request.prompt_tokens > 5", "use": "large"}]
+    found = swept(document(rules=rules), "hard", steps(1_000_000, 1_000_010, 11))
+    assert list(found) == [str(value) for value in range(1_000_000, 1_000_011)]
+    with pytest.raises(ValueError, match="too small to tell apart"):
+        swept(document(rules=rules), "hard", steps(0, 1e-11, 3))
+
+
 @pytest.mark.parametrize("place", ["nowhere", "two"])
 def test_a_sweep_needs_exactly_one_number(place: str) -> None:
     rules = [{"id": "two", "when": "request.turns > 1 && request.prompt_tokens > 100", "use": "large"}]
