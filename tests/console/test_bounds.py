@@ -14,7 +14,7 @@ from controlplane.core.errors import InvalidInput
 from policies_app.models import Environment, Workload
 from rollout_app.actions import set_guardrail
 from rollout_app.engine.metrics import Metric
-from rollout_app.models import GuardrailOverride
+from rollout_app.models import GuardrailOverride, Rollout
 from tests.support.filled_in import filled_in
 from tests.support.pages import text
 from tests.support.people import People, actor_of, running
@@ -94,6 +94,21 @@ def test_the_dry_run_uses_the_bound(maria: Client, summaries: Workload, producti
     assert "failures at most 5.0" in page
     save(maria, bound="5")
     assert "at most 5.0" not in text(maria.post(address, {**STANDARD, "bound": ""}))
+
+
+def test_a_rollout_that_cannot_be_judged_is_not_called_good(
+    maria: Client, summaries: Workload, production: Environment
+) -> None:
+    """Regression: it had the green badge "would not roll back"."""
+    rollout = running(summaries, production)
+    address = reverse("console:rehearse_margin", args=["summaries", "failure"])
+    page = text(maria.post(address, STANDARD))
+    assert "There is nothing to judge" in page and "would not roll back" not in page
+    Traffic(rollout, start=clock.now() - timedelta(hours=10)).minutes(60, tasks=400, candidate=0.99)
+    assert "would not roll back" in text(maria.post(address, STANDARD))
+    Rollout.objects.filter(pk=rollout.pk).update(guardrails=[{"metric": "vibes"}])
+    page = text(maria.post(address, STANDARD))
+    assert "cannot be judged" in page and "would not roll back" not in page
 
 
 def test_only_changed_values_of_a_guardrail_are_stored(maria: Client, summaries: Workload) -> None:

@@ -11,6 +11,7 @@ from controlplane.access.models import Role
 from controlplane.audit.models import Entry
 from controlplane.core import clock
 from controlplane.core.actors import SYSTEM
+from controlplane.core.errors import InvalidInput
 from policies_app.models import Workload
 from rollout_app import actions
 from rollout_app.engine.states import State
@@ -48,6 +49,40 @@ def test_it_reports_the_effect_of_other_margins() -> None:
 def test_without_a_closed_window_there_is_nothing_to_judge() -> None:
     told = dry_run(places.proposed(), [])
     assert told["rolled_back"] is None and told["sentence"].startswith("There is nothing to judge")
+
+
+def test_minutes_that_are_still_open_are_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: it "would have rolled back" at a time that had not come yet."""
+    rollout, traffic = gathering()
+    rollout.workload.outcome_lag_s = 3_600
+    traffic.minute = clock.now() - timedelta(minutes=6)
+    traffic.minutes(5, tasks=400, candidate=0.3)
+    told = dry_run(rollout, [])
+    assert told["rolled_back"] is None and told["sentence"].startswith("There is nothing to judge")
+    later = clock.now() + timedelta(hours=2)
+    monkeypatch.setattr(clock, "now", lambda: later)
+    assert dry_run(rollout, [])["rolled_back"]["at"] < later
+
+
+def test_windows_of_one_arm_are_nothing_to_judge() -> None:
+    """Regression: in shadow it said that it would not have rolled back in so many windows."""
+    rollout = places.started()
+    assert rollout.stages[rollout.stage]["mode"] == "shadow"
+    Traffic(rollout, start=clock.now() - timedelta(hours=10)).minutes(10)
+    told = dry_run(rollout, [])
+    assert (
+        told["sentence"]
+        == "There is nothing to judge: no window of this rollout with both arms has closed yet."
+    )
+
+
+def test_a_guardrail_given_twice_is_refused() -> None:
+    """Regression: the second entry silently replaced the first."""
+    twice = [{"metric": "failure", "margin": 0.01}, {"metric": "failure", "enabled": False}]
+    with pytest.raises(InvalidInput, match="failure is given twice"):
+        dry_run(places.started(plan=PLAN[1:]), twice)
+    bounded = {"metric": "failure", "bound": 0.2}
+    assert dry_run(places.proposed(), [twice[0], bounded])["rolled_back"] is None
 
 
 def test_a_dry_run_works_on_the_command_line() -> None:

@@ -301,12 +301,13 @@ def _minutes(rollout: Rollout) -> int:
     return int((end - (rollout.started_at or end)).total_seconds() // 60)
 
 
-def _answer(rollout: Rollout, overrides: Sequence[dict[str, Any]]) -> tuple[str, bool]:
+def _answer(rollout: Rollout, overrides: Sequence[dict[str, Any]]) -> tuple[str, bool | None]:
+    """Return the sentence, and whether it would have rolled back; None if nothing could be judged."""
     try:
         result = dry_run(rollout, overrides)
     except PointsmanError as error:
-        return error.detail, False
-    return result["sentence"], result["rolled_back"] is not None
+        return error.detail, None
+    return result["sentence"], result["rolled_back"] is not None if result["windows"] else None
 
 
 def _listed(workload: Workload) -> str:
