@@ -24,7 +24,6 @@ from rollout_app.engine.states import State
 from rollout_app.evaluation import evaluations
 from rollout_app.models import Plan, Rollout
 from rollout_app.outcomes import minute_totals
-from rollout_app.rehearsal.dry_run import dry_run
 from rollout_app.selectors import plan_for, rollout_for, rollouts_for
 
 ABSOLUTE = OpenApiParameter("absolute", bool)
@@ -329,18 +328,6 @@ class ShadowView(ApiView):
         found = rollout_for(self.actor, rollout)
         report = shadow_report(*minute_totals.shadow_and_mirror(found))
         return Response(asdict(report) | shadow_stage_answer(found))
-
-
-class DryRunView(ApiView):
-    """Show what other margins would have done with this rollout's outcomes. Changes nothing."""
-
-    open_to_agents = True
-
-    @extend_schema(request=serializers.DryRunInput, responses=OpenApiTypes.OBJECT)
-    def post(self, request: Request, rollout: UUID) -> Response:
-        found = rollout_for(self.actor, rollout)
-        data = self.validated(serializers.DryRunInput)
-        return Response(dry_run(found, data["guardrails"]))
 
 
 class GuardrailsView(ApiView):

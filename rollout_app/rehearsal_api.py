@@ -1,7 +1,8 @@
-"""/api/v1 views that try versions without traffic: a backtest over recorded tasks, and single decisions."""
+"""/api/v1 views that try versions and margins without traffic: backtests, single decisions, dry runs."""
 
 from dataclasses import asdict
 from typing import Any
+from uuid import UUID
 
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
@@ -13,12 +14,15 @@ from controlplane.core.errors import InvalidInput
 from controlplane.web.api import ApiView
 from policies_app.catalogue.usage import dollars_per_million
 from policies_app.selectors import environment_for, workload_for
+from rollout_app import serializers as inputs
 from rollout_app.backtest import report
 from rollout_app.backtest.run import Backtest
 from rollout_app.backtest.sources import LOGS
 from rollout_app.backtest.tasks import Task
 from rollout_app.rehearsal import sampled, waiting
+from rollout_app.rehearsal.dry_run import dry_run
 from rollout_app.rehearsal.scenario import RECORDED
+from rollout_app.selectors import rollout_for
 
 
 class TriedInput(serializers.Serializer[Any]):
@@ -132,3 +136,15 @@ class DecideView(ApiView):
             return Response(sampled.as_document(sampled.compare(documents, tasks, dollars_per_million())))
         decided = waiting.decide(documents, data["request"], dollars_per_million())
         return Response({"decisions": [asdict(one) for one in decided]})
+
+
+class DryRunView(ApiView):
+    """Show what other margins would have done with this rollout's outcomes. Changes nothing."""
+
+    open_to_agents = True
+
+    @extend_schema(request=inputs.DryRunInput, responses=OpenApiTypes.OBJECT)
+    def post(self, request: Request, rollout: UUID) -> Response:
+        found = rollout_for(self.actor, rollout)
+        data = self.validated(inputs.DryRunInput)
+        return Response(dry_run(found, data["guardrails"]))

@@ -59,7 +59,7 @@ urlpatterns = [
     ),
     path("rollouts/<uuid:rollout>/report", evidence.ReportView.as_view()),
     path("rollouts/<uuid:rollout>/report.md", evidence.ReportView.as_view(), {"as_text": True}),
-    path("rollouts/<uuid:rollout>/dry-run", api.DryRunView.as_view()),
+    path("rollouts/<uuid:rollout>/dry-run", rehearsal_api.DryRunView.as_view()),
     path("workloads/<slug:workload>/guardrails", api.GuardrailsView.as_view()),
     path("workloads/<slug:workload>/guardrails/<slug:metric>", api.GuardrailView.as_view()),
     path("workloads/<slug:workload>/backtest", rehearsal_api.BacktestView.as_view()),
