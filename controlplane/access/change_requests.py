@@ -47,6 +47,7 @@ def place(request: ChangeRequest) -> dict[str, Any]:
 def ask(
     action: str,
     *,
+    called: str,
     environment: str,
     workload: str = "",
     subject: Mapping[str, Any],
@@ -54,7 +55,10 @@ def ask(
     actor: Actor,
     reason: str,
 ) -> ChangeRequest:
-    """Request a change. `contributors` are the authors of its content; the requester is added."""
+    """Request a change. `contributors` are the authors of its content; the requester is added, or is the last already.
+
+    `called` names the change in the refusal of a second request, which raises `AlreadyExists`.
+    """
     request = ChangeRequest(
         action=action,
         environment=environment,
@@ -71,7 +75,7 @@ def ask(
                 request.save(force_insert=True)
         except IntegrityError:
             raise AlreadyExists(
-                f"The same change ({request}) is already waiting for an approval; approve or withdraw that."
+                f"{called} already waits for an approval: approve, reject or withdraw that request."
             ) from None
         log.record(
             actor=actor,

@@ -2,6 +2,7 @@
 
 from django.conf import settings
 from django.db import models
+from django.db.models.fields.json import KT
 
 from controlplane.core.actors import key_label
 from controlplane.core.ids import uuid7
@@ -142,6 +143,9 @@ class Key(models.Model):
         return frozenset(AGENT_ROLES if self.is_agent else self.scopes)
 
 
+GRANT = "membership.grant"  # the only kind of which several can wait in one environment: one for each person and role
+
+
 class ChangeRequest(models.Model):
     """A change, other than a rollout, that waits for a second person (`four_eyes`).
 
@@ -175,8 +179,15 @@ class ChangeRequest(models.Model):
         constraints = [
             models.UniqueConstraint(
                 fields=["action", "environment", "workload"],
-                condition=models.Q(state="waiting"),
+                condition=models.Q(state="waiting") & ~models.Q(action=GRANT),
                 name="one_waiting_change_request",
+            ),
+            models.UniqueConstraint(
+                "environment",
+                KT("subject__user_id"),
+                KT("subject__role"),
+                condition=models.Q(state="waiting", action=GRANT),
+                name="one_waiting_role_request",
             ),
         ]
 

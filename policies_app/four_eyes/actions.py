@@ -41,6 +41,7 @@ def request_serving(
             )
         return change_requests.ask(
             SERVE,
+            called=f"Serving a version of {workload.name} in {environment.name}",
             subject={"version": version.number, "digest": version.digest},
             contributors=[version.author_user_id],
             actor=actor,
@@ -55,6 +56,7 @@ def request_four_eyes_off(environment: Environment, *, actor: Actor, reason: str
         raise Conflict(f"{environment.name} already requires no second person.")
     return change_requests.ask(
         FOUR_EYES_OFF,
+        called=f"Switching four eyes off in {environment.name}",
         environment=environment.name,
         subject={"four_eyes": False},
         contributors=[],

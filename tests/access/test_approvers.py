@@ -164,6 +164,34 @@ def test_a_missing_right_cannot_be_requested() -> None:
         )
 
 
+def test_several_people_can_wait_for_a_role_in_one_environment() -> None:
+    """The second request was refused as "the same change", although it was about somebody else."""
+    eva, root = actor("eva", "approver", environment="production"), actor("root", "admin")
+    cara, dora = person("cara"), person("dora")
+    first = actions.request_role(cara, "approver", "production", actor=root, reason="more hands")
+    second = actions.request_role(dora, "approver", "production", actor=root, reason="more hands")
+    other = actions.request_role(cara, "admin", "production", actor=root, reason="more hands")
+    with pytest.raises(
+        AlreadyExists, match=r"The role approver for cara in production already waits"
+    ) as told:
+        actions.request_role(cara, "approver", "production", actor=root, reason="again")
+    assert "membership.grant" not in str(told.value)
+    assert {agree(request, eva).state for request in (first, second, other)} == {"applied"}
+    assert has_role(dora, "approver", "production") and has_role(cara, "admin", "production")
+    assert verification.verify().findings == []
+
+
+def test_a_role_can_be_requested_again_after_the_request_has_ended() -> None:
+    eva, root = actor("eva", "approver", environment="production"), actor("root", "admin")
+    cara = person("cara")
+    asked = actions.request_role(cara, "approver", "", actor=root, reason="more hands")
+    with pytest.raises(AlreadyExists, match="for cara in every environment already waits"):
+        actions.request_role(cara, "approver", "", actor=root, reason="again")
+    change_requests.withdraw(asked, actor=root, reason="not yet")
+    actions.request_role(cara, "approver", "", actor=root, reason="now")
+    assert eva.user_id is not None
+
+
 def test_break_glass_is_recorded_under_its_own_name() -> None:
     person("eva", "approver", environment="production")
     ben, root = person("ben"), actor("root", "admin")

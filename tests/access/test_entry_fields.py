@@ -162,6 +162,7 @@ def test_entries_about_requests(end: str) -> None:
     ann = Actor.of_user(User.objects.create_user("ann"))
     asked = change_requests.ask(
         "environment.four_eyes_off",
+        called="Switching four eyes off in production",
         environment="production",
         workload="support",
         subject={"four_eyes": False},

@@ -112,6 +112,7 @@ def request_that_needs_two() -> ChangeRequest:
     environment("production")
     return change_requests.ask(
         "environment.four_eyes_off",
+        called="Switching four eyes off in production",
         environment="production",
         subject={"four_eyes": False},
         contributors=[None],

@@ -12,13 +12,12 @@ from django.db.models import Q, QuerySet
 
 from controlplane.access import change_requests
 from controlplane.access.actions.places import asks_for_four_eyes
-from controlplane.access.models import ChangeRequest, Membership, Role
+from controlplane.access.models import GRANT, ChangeRequest, Membership, Role
 from controlplane.audit.models import Entry
 from controlplane.core import reasons
 from controlplane.core.actors import SYSTEM, Actor
 from controlplane.core.errors import AlreadyExists, ApprovalMissing, Conflict
 
-GRANT = "membership.grant"
 APPROVING = (Role.APPROVER.value, Role.ADMIN.value)  # the roles that can approve
 
 
@@ -42,12 +41,12 @@ def request_role(user: User, role: str, environment: str, *, actor: Actor, reaso
     reasons.demand(actor, reason, f"This requests a role for {user.get_username()}")
     if not takes_two(role, environment, actor=actor):
         raise Conflict("One person may grant this role: grant it directly.")
+    place = environment or "every environment"
     if Membership.objects.filter(user=user, role=role, environment=environment).exists():
-        raise AlreadyExists(
-            f"{user.get_username()} is already {role} in {environment or 'every environment'}."
-        )
+        raise AlreadyExists(f"{user.get_username()} is already {role} in {place}.")
     return change_requests.ask(
         GRANT,
+        called=f"The role {role} for {user.get_username()} in {place}",
         environment=environment,
         subject={"user": user.get_username(), "user_id": str(user.pk), "role": role},
         contributors=[str(user.pk)],
