@@ -8,7 +8,7 @@ from django.db import transaction
 from controlplane.audit import log
 from controlplane.core import clock, reasons
 from controlplane.core.actors import Actor
-from controlplane.core.errors import ApprovalMissing, InvalidInput
+from controlplane.core.errors import ApprovalMissing, Conflict, InvalidInput
 from policies_app.audited_rows import create_row, edit_row
 from policies_app.models import Environment, new_epoch
 from policies_app.snapshots import build
@@ -58,6 +58,12 @@ def edit_environment(
             raise ApprovalMissing(
                 f"{environment.name} requires four eyes: turning it off needs a second person. Request it at "
                 f"/environments/{environment.name}/four-eyes-off, or use break-glass there."
+            )
+        if (
+            approvals and not environment.four_eyes
+        ):  # without a change there would be no entry of the approval
+            raise Conflict(
+                f"{environment.name} no longer requires a second person: reject or withdraw this request."
             )
 
     return edit_row(

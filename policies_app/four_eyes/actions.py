@@ -19,7 +19,7 @@ from controlplane.access.models import ChangeRequest, Role
 from controlplane.access.permissions import Principal
 from controlplane.audit import log
 from controlplane.core.actors import Actor
-from controlplane.core.errors import AlreadyExists, Conflict, NotFound
+from controlplane.core.errors import AlreadyExists, ApprovalStale, Conflict, NotFound
 from policies_app import actions
 from policies_app.models import Assignment, Environment, PolicyVersion
 
@@ -73,8 +73,25 @@ def approve_change(
     with log.attempt(actor=actor, action="change.approve", reason=reason, **place):
         request = change_requests.locked(request)
         if change_requests.agree(request, actor=actor, reason=reason, expected_binding=expected_binding):
+            _refuse_lost_right(request)
             _APPLY[request.action](request, actor, reason)
     return request
+
+
+def _refuse_lost_right(request: ChangeRequest) -> None:
+    """Raise `ApprovalStale` if the requester may no longer do this. Otherwise a request left behind by somebody who was
+    dismissed would still take effect.
+
+    A key without a person is not known here; two people must have approved instead."""
+    requester = request.contributors[-1]
+    if requester is None:
+        return
+    role = _ROLE_FOR[request.action]
+    if not permissions.has_role(Actor("user", requester, "", requester), role, request.environment):
+        raise ApprovalStale(
+            f"{request.requested_by}, who requested this, may no longer do it: reject it, and let somebody with the "
+            f"role {role.value} request it."
+        )
 
 
 def _serve(request: ChangeRequest, actor: Actor, reason: str) -> None:
@@ -116,6 +133,7 @@ def _grant(request: ChangeRequest, actor: Actor, reason: str) -> None:
     )
 
 
+_ROLE_FOR = {SERVE: Role.OPERATOR, FOUR_EYES_OFF: Role.ADMIN, second_person.GRANT: Role.ADMIN}
 _APPLY: dict[str, Callable[[ChangeRequest, Actor, str], None]] = {
     SERVE: _serve,
     FOUR_EYES_OFF: _switch_off,

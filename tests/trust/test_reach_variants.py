@@ -213,6 +213,7 @@ def test_the_author_of_a_version_cannot_approve_a_request_for_it() -> None:
     version = builders.version(builders.workload("summaries"), actor=BEN)
     first = four_eyes.request_serving(production, version, actor=ANNA, reason="r")
     change_requests.withdraw(first, actor=ANNA, reason="not yet")
+    Membership.objects.create(user_id=int(CARL.id), role="operator")
     asked = four_eyes.request_serving(production, version, actor=CARL, reason="r")
     bound = change_requests.binding(asked)
     call = Caller("viewer", "approver", user=User.objects.get(pk=BEN.id))

@@ -1,6 +1,7 @@
 """Changes outside rollouts that need a second person: a first version, serving again after a stop, four eyes off."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from django.test import Client
 from controlplane.access import actions as access
 from controlplane.access import change_requests
 from controlplane.access.models import ChangeRequest
+from controlplane.audit import verification
 from controlplane.audit.models import Entry
 from controlplane.core.actors import SYSTEM, Actor
 from controlplane.core.errors import ApprovalMissing, ApprovalStale, Conflict, Forbidden, SelfApproval
@@ -178,6 +180,11 @@ def test_a_change_is_requested_once_and_an_ended_request_takes_no_approval(
     assert change_requests.withdraw(other, actor=anna, reason="never mind").state == "withdrawn"
 
 
+def about_requests() -> list[str]:
+    found = verification.verify(with_file=False).findings
+    return [str(finding) for finding in found if "change request" in str(finding)]
+
+
 FIELDS = {
     "action", "environment", "workload", "subject", "reason", "requested_by", "contributors", "approvals", "state",
     "ended_by",
@@ -225,9 +232,63 @@ def test_a_second_person_switches_it_off(production: Environment, anna: Actor, b
     assert not Environment.objects.get().four_eyes
 
 
+def test_an_approval_that_comes_after_break_glass_changes_nothing_and_says_so(
+    production: Environment, anna: Actor, ben: Actor
+) -> None:
+    """It was applied without an entry, so the log described the request as waiting for ever."""
+    request = request_four_eyes_off(production, actor=anna, reason="a quiet week")
+    actions.edit_environment(production, actor=anna, reason="a fire", four_eyes=False, break_glass=True)
+    with pytest.raises(Conflict, match="no longer requires a second person: reject or withdraw"):
+        approve(request, ben)
+    assert ChangeRequest.objects.get().state == "waiting"
+    assert change_requests.reject(request, actor=ben, reason="too late").state == "rejected"
+    assert about_requests() == []
+
+
 def test_one_person_can_turn_it_on(anna: Actor) -> None:
     staging = builders.environment("production", four_eyes=False)
     assert actions.edit_environment(staging, actor=anna, reason="from now on", four_eyes=True).four_eyes
+
+
+# --- a requester who has lost the right --------------------------------------------------------------
+
+
+def _to_serve(production: Environment, anna: Actor) -> ChangeRequest:
+    version = builders.version(builders.workload("summaries"), actor=anna)
+    return request_serving(production, version, actor=anna, reason="the first")
+
+
+def _four_eyes_off(production: Environment, anna: Actor) -> ChangeRequest:
+    return request_four_eyes_off(production, actor=anna, reason="a quiet week")
+
+
+def _a_role(production: Environment, anna: Actor) -> ChangeRequest:
+    return access.request_role(
+        User.objects.create_user("cara"), "admin", "production", actor=anna, reason="more hands"
+    )
+
+
+Ask = Callable[[Environment, Actor], ChangeRequest]
+
+
+@pytest.mark.parametrize("ask", [_to_serve, _four_eyes_off, _a_role])
+@pytest.mark.parametrize("how", ["deactivated", "withdrawn"])
+def test_nobody_can_approve_what_the_requester_may_no_longer_do(
+    ask: Ask, how: str, production: Environment, anna: Actor, ben: Actor
+) -> None:
+    """Somebody who is dismissed could leave a request behind that makes a friend admin."""
+    root = User.objects.create_superuser("root")
+    request = ask(production, anna)
+    user = User.objects.get(username="anna")
+    if how == "deactivated":
+        access.deactivate_person(user, actor=Actor.of_user(root), reason="left")
+    else:
+        user.memberships.filter(role__in=["admin", "operator"]).delete()
+    with pytest.raises(ApprovalStale, match="anna, who requested this, may no longer do it"):
+        approve(request, ben)
+    assert ChangeRequest.objects.get().state == "waiting"
+    assert not User.objects.filter(username="cara", memberships__role="admin").exists()
+    assert change_requests.reject(request, actor=ben, reason="she left").state == "rejected"
 
 
 # --- over HTTP ----------------------------------------------------------------------------------------
