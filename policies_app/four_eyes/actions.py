@@ -14,8 +14,7 @@ from django.db.models import QuerySet
 
 from controlplane.access import actions as access
 from controlplane.access import change_requests, permissions
-from controlplane.access.actions import second_person
-from controlplane.access.models import ChangeRequest, Role
+from controlplane.access.models import GRANT, ChangeRequest, Role
 from controlplane.access.permissions import Principal
 from controlplane.audit import log
 from controlplane.core.actors import Actor
@@ -133,11 +132,11 @@ def _grant(request: ChangeRequest, actor: Actor, reason: str) -> None:
     )
 
 
-_ROLE_FOR = {SERVE: Role.OPERATOR, FOUR_EYES_OFF: Role.ADMIN, second_person.GRANT: Role.ADMIN}
+_ROLE_FOR = {SERVE: Role.OPERATOR, FOUR_EYES_OFF: Role.ADMIN, GRANT: Role.ADMIN}
 _APPLY: dict[str, Callable[[ChangeRequest, Actor, str], None]] = {
     SERVE: _serve,
     FOUR_EYES_OFF: _switch_off,
-    second_person.GRANT: _grant,
+    GRANT: _grant,
 }
 
 

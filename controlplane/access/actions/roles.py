@@ -10,8 +10,8 @@ from django.db.models import Q
 
 from controlplane.access.actions.admins import hold_admins, keep_an_admin
 from controlplane.access.actions.names import is_slug
-from controlplane.access.actions.second_person import GRANT, refuse_alone, takes_two
-from controlplane.access.models import Membership, Role, Team
+from controlplane.access.actions.second_person import refuse_alone, takes_two
+from controlplane.access.models import GRANT, Membership, Role, Team
 from controlplane.audit import log
 from controlplane.core import reasons
 from controlplane.core.actors import SYSTEM, Actor
