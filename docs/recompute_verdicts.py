@@ -17,6 +17,7 @@ HARM = ((1.2, 0.15), (1.5, 0.30), (2.0, 0.30), (3.0, 0.15), (6.0, 0.06), (25.0, 
 SAFE = ((0.65, 0.1), (0.8, 0.2), (1.0, 0.5), (1.1, 0.2))
 SHIFT = ((12.0, 0.4), (25.0, 0.3), (100.0, 0.3))
 OVER = ("over 50", "over 75", "over 90")
+WITHIN = (0.05, 0.2, 0.5, 0.7, 0.85)
 STEADY = ("error", "fallback", "retry")
 GRADED = ("failure", "quality", "cost_per_success")
 RATIOS = ("cost_per_success", "quality")
@@ -141,9 +142,11 @@ class Rate(Measure):
 
     def margin(self, share):
         if not self.bound:
-            return min(0.2, self.d / share)
+            return max(self.d, min(0.2, self.d / share))
         room = self.d - self.p_ref
-        return self.p_ref + min(0.2, room / share) if room > 0 else self.d
+        if room <= 0:
+            return self.d
+        return min(self.p_ref + max(room, min(0.2, room / share)), max(self.d, (1 + self.p_ref) / 2))
 
     def estimate(self, name):
         sums = self.sums[name]
@@ -185,16 +188,32 @@ class Rate(Measure):
         missing = self.missing("all", 2.0)
         extra = round(missing.k) if missing.candidate else 0
         if self.bound:
-            return self.alone(margin, extra)
+            return self.within(margin, extra)
         if self.differing is not None and self.differing <= margin:
             return CERTAIN
         alone = self.alone(margin + (self.p_ref if self.metric in STEADY else 0.0), extra)
-        whole = max(alone, self.compared("all", self.p_ref, margin))
+        whole = max(alone, self.compared("all", self.p_now(), margin))
         if self.differing is None or "differing" not in self.sums:
             return whole
         c = self.sums["differing"]["baseline"]
         p = (c["x"] + 50 * self.p_ref) / (c["n"] + 50)
         return ln_sum([(1 - APART, whole), (APART, self.compared("differing", p, margin / self.differing))])
+
+    def p_now(self):
+        """Return the rate before the rollout, or the baseline's present one less a standard error if that is higher."""
+        n, x = (self.sums["all"]["baseline"][key] for key in ("n", "x"))
+        p = x / n if n else 0.0
+        return max(self.p_ref, p - math.sqrt(self.deff * p * (1 - p) / n) if n else 0.0)
+
+    def within(self, pm, extra):
+        """Return the candidate's evidence of staying below a bound: the average over guesses below it."""
+        n, x = (self.sums["all"]["candidate"][key] + extra for key in ("n", "x"))
+        if not n or not 0 < pm < 1:
+            return 0.0
+        guesses = [odds * pm / (1 - pm + odds * pm) for odds in WITHIN]
+        guesses += [self.p_ref] if 0 < self.p_ref < pm else []
+        lines = [x * math.log(p / pm) + (n - x) * math.log((1 - p) / (1 - pm)) for p in guesses]
+        return ln_sum([(1 / len(lines), line / self.deff) for line in lines])
 
     def compared(self, name, p, margin):
         missing = self.missing(name, 2.0)
@@ -241,10 +260,11 @@ class Ratio(Measure):
 
     def margin(self, share):
         if not self.bound:
-            return min(1.0, self.d / share)
+            return max(self.d, min(1.0, self.d / share))
         if not self.ref or self.sign < 0 or self.d <= self.ref:
             return self.d
-        return self.ref * (1 + min(1.0, (self.d / self.ref - 1) / share))
+        room = self.d / self.ref - 1
+        return self.ref * (1 + max(room, min(1.0, room / share)))
 
     def enough(self, name):
         arms = ("candidate",) if self.bound else ("candidate", "baseline")

@@ -63,6 +63,7 @@ class Scenario:
     )
     tolerance_ms: float | None = None
     base_failures: float = 1 - SUCCESS
+    failed_before: float | None = None  # the baseline's failures when it was measured; None: as now
     after_first: bool = False  # the candidate's first task succeeds, all later ones fail
     units: Units | None = None
     missing: Missing = Missing()

@@ -130,6 +130,13 @@ OTHERS = (
         "baseline 99.85 %, one success, then only failures", base_failures=0.0015, after_first=True,
         per_minute=100, plan="cautious 25", was="stays", goal="rolled back",
     ),
+    Scenario(
+        "failures 1 % before, 5 % in both arms now", base_failures=0.05, failed_before=0.01, goal="<= 7 % rolled back"
+    ),
+    Scenario(
+        "failures 1 % before, 5 % now: -3 points", base_failures=0.05, failed_before=0.01, success=-0.03,
+        goal="<= 2 % full",
+    ),
     Scenario("20 % differ: identical", differing=0.2),
     Scenario("20 % differ: -5 points", success=-0.05, differing=0.2, was="339", goal="median <= 180"),
     Scenario("20 % differ: -2 points", success=-0.02, differing=0.2, was="2,861", goal="median <= 800"),

@@ -268,11 +268,12 @@ class Traffic:
     def _calibrate(self) -> Reference:
         rng, scenario = self.rng, self.scenario
         n = scenario.before
+        failing = 1 - self._success(0) if scenario.failed_before is None else scenario.failed_before
         cells = None
         if self.population is not None:
-            cells, failures = self.population.before(n, 1 - self._success(0))
+            cells, failures = self.population.before(n, failing)
         else:
-            failures = int(rng.binomial(n, 1 - self._success(0)))
+            failures = int(rng.binomial(n, failing))
         spend = np.rint(rng.lognormal(math.log(COST_NUSD), scenario.sigma, n))
         cost, latency = _histogram(spend), _histogram(rng.lognormal(math.log(LATENCY_MS), LATENCY_SIGMA, n))
         counts = {name: int(rng.binomial(n, rate)) for name, rate in RATES.items()}

@@ -257,7 +257,11 @@ class Accumulator:
         cheaper = any(v.name == Metric.COST_PER_SUCCESS and v.result is VerdictResult.PASS for v in verdicts)
         if not cheaper:
             return verdicts
-        return [set_aside(v, _CHEAPER) if v.metric.spec.unless_cheaper else v for v in verdicts]
+        return [
+            # An owner's absolute bound holds whatever the tasks cost.
+            set_aside(v, _CHEAPER) if v.metric.spec.unless_cheaper and v.name == v.metric else v
+            for v in verdicts
+        ]
 
     def _furthest(self, stage: int, verdicts: Sequence[Verdict], conditions: Conditions) -> int | None:
         """Return the furthest stage that the evidence allows, if the plan's stages may be skipped."""

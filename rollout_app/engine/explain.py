@@ -45,7 +45,8 @@ def change(verdict: Verdict, value: float | None) -> str:
 
 def harm_of(verdict: Verdict, stages: Sequence[Stage]) -> str:
     """Return one clause: the figure, the number of tasks, the margin, and the slices that are hurt."""
-    return f"{_seen(verdict, stages)}, margin {change(verdict, verdict.margin)}{_where(verdict)}"
+    limit = "margin" if verdict.name == verdict.metric else "bound"
+    return f"{_seen(verdict, stages)}, {limit} {change(verdict, verdict.margin)}{_where(verdict)}"
 
 
 def lacking_of(verdict: Verdict, stages: Sequence[Stage]) -> str:
@@ -55,13 +56,18 @@ def lacking_of(verdict: Verdict, stages: Sequence[Stage]) -> str:
     asked = change(verdict, verdict.stage_margin)
     note = f" ({verdict.note.rstrip('.')})" if verdict.note else ""
     return (
-        f"{_seen(verdict, stages)}; the evidence that it stays below {asked} is "
+        f"{_seen(verdict, stages)}; the evidence that it stays {'above' if _is_floor(verdict) else 'below'} {asked} is "
         f"{evidence_of(verdict.log_e_safe)}, and 20 is needed{note}"
     )
 
 
+def _is_floor(verdict: Verdict) -> bool:
+    """Return whether it is an absolute guardrail that the figure may not fall below."""
+    return verdict.name != verdict.metric and verdict.metric.spec.lower_is_worse
+
+
 def _seen(verdict: Verdict, stages: Sequence[Stage]) -> str:
-    what = figure(verdict.metric)
+    what = "mean quality" if _is_floor(verdict) else figure(verdict.metric)
     what = what[0].upper() + what[1:]
     n = f"{verdict.n_candidate:,.0f} against {verdict.n_baseline:,.0f} tasks"
     if verdict.result is VerdictResult.NO_DATA:

@@ -70,7 +70,7 @@ def reasons_to_hold(
     if stage.mode == "shadow":
         yield from _shadow(rollout, evidence)
     if evidence.judgement.log_e >= LOG_AMBER:
-        yield HoldReason("amber", _amber(rollout, evidence.judgement))
+        yield HoldReason("amber", _amber(rollout, evidence.judgement), _ALONE if stage.mode == "full" else "")
     if stage.mode == "percentage":
         yield from _inconclusive(rollout, evidence)
     yield from _too_early(rollout, evidence, now)
@@ -78,6 +78,12 @@ def reasons_to_hold(
     following = rollout.following
     if following and following.approval and not rollout.next_stage_approved:
         yield HoldReason("approval", f"{following.named.capitalize()} requires an approval and has none yet.")
+
+
+_ALONE = (
+    "No baseline runs at full, so more tasks do not change this evidence. A person completes the rollout or rolls it "
+    "back."
+)
 
 
 def minutes_in_stage(rollout: RolloutView, now: datetime) -> float:
@@ -195,7 +201,7 @@ def _shadow(rollout: RolloutView, evidence: Evidence) -> Iterator[HoldReason]:
         yield HoldReason("shadow", sentence)
     if stage.mirror_pcm and Metric.FAILURE in margins:
         following = rollout.following
-        share = following.share_pcm / SHARE_ALL if following and following.mode == "percentage" else 1.0
+        share = following.harm_share if following else 1.0
         margin = margins[Metric.FAILURE]
         sentence = mirror_gate(
             evidence.mirror, margin=margin, stage_margin=stage_margin(margin, RATE_CAP, share)

@@ -21,6 +21,7 @@ from rollout_app.engine.guarded import for_display
 from rollout_app.engine.holds import Evidence
 from rollout_app.engine.judgement import Judgement
 from rollout_app.engine.measures.shares import expected
+from rollout_app.engine.reference import Reference
 from rollout_app.engine.shadow import lacks_costs
 from rollout_app.engine.stats.combine import missing_breach
 from rollout_app.engine.values import replace
@@ -88,6 +89,7 @@ class _Started:
     progress: Progress
     calibrated_now: bool  # whether this evaluation measured the reference
     before: int  # Unix minute: the first that is still open; 0 without outcomes
+    measured: Reference | None = None  # measured by this evaluation, but still on too few outcomes
 
     def unjudged_minutes(self) -> minute_totals.MinuteQuery:
         """Return the minutes that are not in a window yet. The shadow gate also counts open minutes."""
@@ -120,7 +122,7 @@ def _start(subject: Subject, now: datetime) -> _Started:
     newest, received = subject.newest_minute, subject.received_at
     if newest is None or received is None:
         return _Started(subject, progress, False, 0)
-    calibrated_now = False
+    calibrated_now, measured = False, None
     needed = outcomes_needed(subject.plan, sticky=subject.sticky)
     if progress.reference.outcomes < needed:
         # The reference rests on too few outcomes, so measure it again. Restarting the sums with it loses
@@ -131,7 +133,7 @@ def _start(subject: Subject, now: datetime) -> _Started:
     before = closes_before(
         now=now, lag_s=subject.lag_s, newest_minute=minute_totals.minute_of(newest), last_received_at=received
     )
-    return _Started(subject, progress, calibrated_now, before)
+    return _Started(subject, progress, calibrated_now, before, None if calibrated_now else measured)
 
 
 # --- judge one -------------------------------------------------------------------------------------------
@@ -148,7 +150,7 @@ def _judge_one(
     rehearsed = sum((row.rehearsed for row in still_open if row.rehearsed), accumulator.rehearsed)
     evidence = Evidence(
         judgement=accumulator.judge(subject.stage, forecast=False, detail=False),
-        reference=accumulator.reference,
+        reference=one.measured or accumulator.reference,  # how many outcomes are still missing
         telemetry=_telemetry(one, accumulator, still_open),
         baseline_last_hour=_last_hour(one, accumulator, still_open, young),
         shadow=rehearsed.shadow,

@@ -58,6 +58,19 @@ def test_it_holds_while_paused_despite_good_evidence() -> None:
     assert Rollout.objects.get(pk=rollout.pk).hold_code == "paused"
 
 
+def test_while_it_calibrates_it_counts_what_it_has_so_far() -> None:
+    """Regression: it said "there are 0" and took failures that had always been there for the provider's problem."""
+    rollout = places.started(plan=PLAN, calibrated=False)
+    places.router(rollout)
+    Traffic(rollout, start=clock.now() - timedelta(minutes=20)).minutes(4)
+    assert reconcile(rollout.pk) == "hold"
+    rollout.refresh_from_db()
+    assert rollout.hold_code == "calibrating"
+    assert "there are 640" in rollout.hold_sentence
+    assert "has problems too" not in rollout.hold_sentence + rollout.outlook
+    assert rollout.outlook.startswith("360 more graded outcomes")
+
+
 def test_a_scheduled_start_waits_for_the_end_of_a_freeze() -> None:
     at = clock.now() + timedelta(hours=1)
     rollout = places.approved(plan=PLAN, scheduled_for=at)
@@ -121,7 +134,9 @@ def test_the_database_refuses_a_second_active_rollout_of_a_place(state: State) -
 
 def test_a_verdict_can_be_recomputed_from_its_row() -> None:
     """Uses the formulas of the manual on the row's JSON and the fixed reference, without the engine's code."""
-    rollout = running(minutes=30, candidate=0.86)
+    rollout = running(
+        minutes=30, baseline=0.93, candidate=0.86
+    )  # no worse than before: the border is in the sums
     reconcile(rollout.pk)
     row = VerdictRecord.objects.filter(rollout=rollout, guardrail="failure").latest("evaluation")
     stored = json.loads(json.dumps(row.data))

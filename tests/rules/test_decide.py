@@ -319,6 +319,12 @@ class TestShadow:
         stages = (replace(STAGES[0], mirror_pcm=10_000), *STAGES[1:])
         assert decided(view(0, stages=stages), self.seen(mirror=mirror)) == expected
 
+    @pytest.mark.parametrize(("tolerance", "expected"), [(1.0, "hold:mirror"), (5.0, "advance")])
+    def test_a_stages_tolerance_applies_to_mirrored_tasks(self, tolerance: float, expected: str) -> None:
+        stages = (Stage("shadow", min_tasks=50, mirror_pcm=10_000), Stage("full", tolerance=tolerance))
+        mirror = MirrorSums(400, 370, 10, 10, 10)
+        assert decided(view(0, stages=stages), self.seen(mirror=mirror)) == expected
+
     def test_it_rolls_nothing_back(self) -> None:
         assert decided(view(0), self.seen(telemetry=Telemetry(500, 0, NOW))) == "advance"
 

@@ -206,6 +206,19 @@ def test_a_missing_cost_is_not_a_saving() -> None:
     assert "40.0 % of the tasks have no known cost, compared with 0.0 %" in said.sentence
 
 
+def test_costs_of_a_few_tasks_are_no_costs_of_all() -> None:
+    """With 99 % of the costs unknown in both periods alike, half the cost per success was called healthy."""
+    said = diagnose(periods(sums(50_000, cost=50, priced=0.01), sums(50_000, priced=0.01)))
+    assert said.code == "unknown"
+    assert "99.0 % of the tasks have no known cost" in said.sentence
+
+
+def test_one_paid_task_among_thousands_of_free_ones_is_no_change() -> None:
+    one = sums(5_000, cost=0)._replace(cost=1, cost_sq=1.0, both_cost=1, both_cost_sq=1.0)
+    assert diagnose(periods(one, sums(5_000, cost=0))).code != "dearer"
+    assert diagnose(periods(sums(5_000, cost=1), sums(5_000, cost=0))).code == "dearer"
+
+
 def test_a_missing_grade_is_neither_failure_nor_success() -> None:
     said = diagnose(periods(sums(success=0.99, graded=0.6), sums(success=0.8), quality_bar=0.7))
     assert said.code == "unknown"

@@ -50,6 +50,19 @@ def test_it_tests_harm_against_a_null_above_one(case: Case) -> None:
     assert found == pytest.approx(case["out"], rel=1e-9 if given["null"] <= 1 else 0, abs=3e-3 * bad)
 
 
+@pytest.mark.parametrize("case", VECTORS["within"])
+def test_it_tests_one_arm_against_a_bound(case: Case) -> None:
+    given = case["in"]
+    found = rates.log_e_within(given["n"], given["x"], given["bound"], given["p_ref"], given["deff"])
+    assert found == close(case["out"])
+
+
+@pytest.mark.parametrize("case", VECTORS["level"])
+def test_it_takes_margins_at_the_baselines_present_rate(case: Case) -> None:
+    given = case["in"]
+    assert rates.level(given["n"], given["x"], given["p_ref"], given["deff"]) == close(case["out"])
+
+
 @pytest.mark.parametrize("case", VECTORS["shift"])
 def test_it_tests_for_harm_beyond_the_differences_of_units(case: Case) -> None:
     psis = (SHIFT_NULL, *(psi for psi, _ in SHIFT_GRID))

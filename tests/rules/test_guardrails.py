@@ -232,6 +232,83 @@ def test_it_judges_custom_guardrails(
     assert custom(guardrail, 0).result is VerdictResult.NO_DATA
 
 
+@pytest.mark.parametrize(
+    ("bound", "before", "now", "result"),
+    [
+        (0.5, 0.0, 0.05, "pass"),
+        (0.5, 0.0, 0.25, "pass"),
+        (0.5, 0.0, 0.40, "pass"),
+        (0.5, 0.0, 0.55, "fail"),
+        (0.9, 0.85, 0.86, "pass"),
+        (0.9, 0.85, 0.95, "fail"),
+    ],
+)
+@pytest.mark.parametrize("stage", [1, 4])
+def test_a_candidate_that_keeps_a_bound_passes_wherever_it_is_below_it(
+    bound: float, before: float, now: float, result: str, stage: int
+) -> None:
+    """Regression: a bound of 50 % asked for less than 20 %, and 25 % counted as evidence against it."""
+    guardrail = Guardrail(Metric.ESCALATION, 0.03, 1, bound=bound)
+    reference = replace(REFERENCE, rates={**REFERENCE.rates, "escalation": before})
+    opened = Accumulator.open([guardrail], STAGES, reference)
+    for minute in range(10):
+        opened.add(stratum(stage, minute, arm(1_000, escalation=now), arm(1_000, escalation=before)))
+    [verdict] = opened.judge(stage).verdicts
+    assert (verdict.result, verdict.stage_margin < 1) == (result, True)
+
+
+def test_an_owners_bound_on_escalations_holds_for_a_cheaper_candidate_too() -> None:
+    own = guardrails_for([{"metric": "escalation", "bound": 0.3}])
+    opened = Accumulator.open(own, STAGES, REFERENCE)
+    for minute in range(10):
+        opened.add(stratum(4, minute, arm(1_000, escalation=0.6, cost=0.5), arm(1_000)))
+    by_name = {verdict.name: verdict for verdict in opened.judge(4).verdicts}
+    assert by_name["cost_per_success"].result is VerdictResult.PASS
+    assert (by_name["escalation_bound"].result, by_name["escalation_bound"].gates) == ("fail", True)
+    assert not by_name["escalation"].gates
+
+
+def test_a_margin_above_the_cap_is_what_a_candidate_may_reach() -> None:
+    """Regression: with a margin of 300 % for cost, a candidate 2.5 times dearer waited for "below +100 %"."""
+    guardrail = Guardrail(Metric.COST_PER_SUCCESS, 3.0, 1)
+    opened = Accumulator.open([guardrail], STAGES, REFERENCE)
+    for minute in range(20):
+        opened.add(stratum(4, minute, arm(1_000, cost=2.5), arm(1_000)))
+    assert opened.judge(4).verdicts[0].result is VerdictResult.PASS
+
+
+@pytest.mark.parametrize(("quality", "result"), [(0.6, "fail"), (0.71, "inconclusive")])
+def test_a_bound_on_quality_is_a_floor_in_words_too(quality: float, result: str) -> None:
+    verdict = custom(Guardrail(Metric.QUALITY, 0.02, 1, bound=0.7), 2, quality=quality)
+    assert verdict.result == result
+    said = (harm_of if result == "fail" else lacking_of)(verdict, STAGES)
+    assert said.startswith("Mean quality ")
+    assert ("bound 0.700" if result == "fail" else "stays above 0.700") in said
+
+
+def test_it_allows_the_margin_at_the_rate_that_the_baseline_has_now() -> None:
+    """Regression: an odds ratio from a rate of 1 % before allowed three points at 5 % now."""
+    guardrail = Guardrail(Metric.FAILURE, 0.02, 1)
+    reference = replace(REFERENCE, rates={**REFERENCE.rates, "failure": 0.01})
+
+    def result(candidate: float, baseline: float) -> VerdictResult:
+        opened = Accumulator.open([guardrail], STAGES, reference)
+        for minute in range(20):
+            opened.add(stratum(4, minute, arm(1_000, failure=candidate), arm(1_000, failure=baseline)))
+        return opened.judge(4).verdicts[0].result
+
+    assert result(0.08, 0.05) is not VerdictResult.PASS
+    assert result(0.05, 0.05) is VerdictResult.PASS
+
+
+def test_it_passes_if_nothing_failed_before_and_both_arms_fail_alike_now() -> None:
+    reference = replace(REFERENCE, rates={**REFERENCE.rates, "failure": 0.0})
+    opened = Accumulator.open([Guardrail(Metric.FAILURE, 0.02, 1)], STAGES, reference)
+    for minute in range(20):
+        opened.add(stratum(4, minute, arm(1_000, failure=0.03), arm(1_000, failure=0.03)))
+    assert opened.judge(4).verdicts[0].result is VerdictResult.PASS
+
+
 def test_it_does_not_wait_for_a_figure_that_the_baseline_never_reported() -> None:
     opened = Accumulator.open(guardrails_for(), STAGES, replace(REFERENCE, latency_edge=None))
     assert "latency_tail" not in [verdict.name for verdict in opened.judge(1).open]

@@ -183,7 +183,13 @@ def _plain_change(now: OutcomeSums, before: OutcomeSums) -> float | None:
 
 
 def _from_nothing(now: OutcomeSums, before: OutcomeSums) -> bool:
-    return before.cost_n >= ratios.N_MIN and before.cost == 0 and now.cost > 0
+    """Return whether tasks have a cost now that were free before. A few paid ones do not tell.
+
+    The mean cost must be three standard errors above zero: about ten paid tasks. Without squares any cost counts.
+    """
+    if not (before.cost_n >= ratios.N_MIN and before.cost == 0 and now.cost > 0):
+        return False
+    return now.cost * now.cost > 9 * now.cost_sq
 
 
 def _standardised(

@@ -26,7 +26,7 @@ from rollout_app.engine.stats.ratios import N_MIN
 
 LEAST_SAVING = 0.10  # fraction of the cost; below it, a policy saves next to nothing
 HIGH_SHARE = 0.5  # a policy counts as cheap, or strong, from this share of tasks on
-MOST_MISSING = 0.75  # share of tasks without a grade above which there is no diagnosis
+MOST_MISSING = 0.75  # share of tasks without a grade, or a cost, above which there is no diagnosis
 LEAST_CHANGE = 0.01  # smallest relative change that is reported
 COST_MARGIN = 0.10  # "no difference": cost is shown to be within this
 SUCCESS_MARGIN = 0.02  # and success within this
@@ -165,6 +165,12 @@ def _not_comparable(figures: PolicyFigures) -> Diagnosis | None:
     comparison = figures.comparison
     if comparison is None:
         return None
+    if (figures.policy.unpriced or 0.0) > MOST_MISSING:
+        return Diagnosis(
+            "unknown",
+            f"{_percent(figures.policy.unpriced)} of the tasks have no known cost: cost per success cannot be "
+            "compared.",
+        )
     if abs(comparison.excess(comparison.ungraded)) > UNEVEN:
         now, before = (_percent(share) for share in comparison.ungraded)
         return Diagnosis(

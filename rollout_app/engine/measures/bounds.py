@@ -45,7 +45,11 @@ class RateBound(Rate):
     def margin_for(self, share: float) -> float:
         """Return the bound at full traffic; at a smaller share, a higher one that keeps all traffic within it."""
         room = self.threshold - self.p_ref
-        return self.p_ref + stage_margin(room, self.cap, share) if room > 0 else self.threshold
+        if room <= 0:
+            return self.threshold
+        # A rate cannot exceed 1: use at most half of the room above the rate before the rollout.
+        highest = max(self.threshold, (1 + self.p_ref) / 2)
+        return min(self.p_ref + stage_margin(room, self.cap, share), highest)
 
     def estimate(self, conditions: Conditions) -> float | None:
         stats = self.whole.stats
@@ -73,7 +77,7 @@ class RateBound(Rate):
     def safe(self, margin: float, conditions: Conditions) -> float:
         stats = self.whole.stats
         unknown = round(self._unknown(self.whole, missing.Z_SAFE, conditions))  # they failed
-        return rates.log_e_below(stats.nt + unknown, stats.xt + unknown, margin, self.p_ref, conditions.deff)
+        return rates.log_e_within(stats.nt + unknown, stats.xt + unknown, margin, self.p_ref, conditions.deff)
 
     def safe_after(self, stretch: float, margin: float, conditions: Conditions) -> float:
         return self._after(stretch, conditions).safe(margin, conditions)

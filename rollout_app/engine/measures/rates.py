@@ -236,7 +236,8 @@ class RateDifference(Rate):
         """
         stats = self.whole.stats
         excess = self._excess(self.whole, missing.Z_SAFE, conditions)
-        compared = self._compared(stats, self.p_ref, margin, excess, conditions.deff)
+        p = rates.level(stats.nc, stats.xc, self.p_ref, conditions.deff)
+        compared = self._compared(stats, p, margin, excess, conditions.deff)
         allowed = margin + (self.p_ref if self.spec.steady else 0.0)
         unknown = round(excess.tasks) if excess.candidate else 0
         alone = rates.log_e_below(

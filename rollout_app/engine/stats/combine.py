@@ -31,8 +31,11 @@ def weighted(parts: Iterable[tuple[float, float]]) -> float:
 
 
 def stage_margin(margin: float, cap: float, next_share: float) -> float:
-    """Return the harm to exclude before `next_share` (0 … 1), so that all traffic bears at most `margin`."""
-    return min(cap, margin / next_share) if next_share > 0 else cap
+    """Return the harm to exclude before `next_share` (0 … 1), so that all traffic bears at most `margin`.
+
+    `cap` limits what a small share may bear; it never asks for less harm than the margin allows at full traffic.
+    """
+    return max(margin, min(cap, margin / next_share)) if next_share > 0 else max(margin, cap)
 
 
 def missing_breach(decisions: int, outcomes: int) -> bool:

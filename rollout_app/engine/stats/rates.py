@@ -24,6 +24,7 @@ HARM_LOG_WEIGHTS = tuple(math.log(weight) for _, weight in HARM_GRID)
 # The log likelihood ratio at an odds ratio that older stored evidence lacks. Windows are added to it, so any value
 # near it is unknown as well. A known ratio never comes near it: that would take 10^14 tasks.
 UNSEEN = -1e15
+WITHIN_PSIS = (0.05, 0.2, 0.5, 0.7, 0.85)  # from a candidate far below a bound to one just below it
 N_OPT = 500  # number of tasks at which intervals and cost evidence are sharpest
 
 _NEGLIGIBLE = 1e-17
@@ -98,6 +99,18 @@ def margin_odds_ratio(p_ref: float, margin: float) -> float | None:
     if p_bad >= 1:
         return None
     return p_bad / (1 - p_bad) / (p_ref / (1 - p_ref))
+
+
+def level(n: int, x: int, p_ref: float, deff: float = 1.0) -> float:
+    """Return the baseline's rate before the rollout, or a higher one if its x bad of n tasks now surely show one.
+
+    Margins are in points and comparisons odds ratios. If the baseline has become worse, the odds ratio of the earlier
+    rate would allow a multiple of the margin. "Surely" is one standard error, as for the baseline's health.
+    """
+    if not n:
+        return p_ref
+    now = x / n
+    return max(p_ref, now - math.sqrt(deff * now * (1 - now) / n))
 
 
 def safe_alternatives(psi_margin: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -195,6 +208,25 @@ def log_e_below(n: int, x: int, bound: float, expected: float, deff: float = 1.0
     if guess >= bound:  # a guess above the bound would count failures as evidence of safety
         guess = bound / 2
     return (x * math.log(guess / bound) + (n - x) * math.log((1 - guess) / (1 - bound))) / deff
+
+
+def log_e_within(n: int, x: int, bound: float, expected: float, deff: float = 1.0) -> float:
+    """Return ln E of one arm against "rate >= bound", for a candidate at any distance below the bound.
+
+    It is the average over guesses at the odds ratios `WITHIN_PSIS` below the bound and at `expected`, if that is
+    below it. One guess alone counts every failure beyond it as evidence against a candidate that keeps the bound.
+    """
+    if not n or not 0 < bound < 1:
+        return 0.0
+    odds = bound / (1 - bound)
+    guesses = [psi * odds / (1 + psi * odds) for psi in WITHIN_PSIS]
+    if 0 < expected < bound:
+        guesses.append(expected)
+    logs = [
+        (x * math.log(guess / bound) + (n - x) * math.log((1 - guess) / (1 - bound))) / deff
+        for guess in guesses
+    ]
+    return log_sum_exp(logs) - math.log(len(guesses))
 
 
 def log_e_above(n: int, x: int, bound: float, deff: float = 1.0) -> float:
