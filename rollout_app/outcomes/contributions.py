@@ -24,6 +24,7 @@ from rollout_app.outcomes.aggregate import (
 )
 from rollout_app.outcomes.schemas import (
     ReportedBucket,
+    ReportedCapped,
     ReportedCells,
     ReportedCost,
     ReportedCostSums,
@@ -179,9 +180,15 @@ def of_graded_cell(key: ArmKey, cell: int, success: bool) -> ArmContribution:
 # --- single events ----------------------------------------------------------------------------------------
 
 
-def event_bucket(event: ReportedEvent, index_of: Callable[[float], int | None]) -> ReportedBucket:
-    """Return one task as a bucket. `index_of(value)` is the histogram bucket, None for zero."""
-    cost, success = event.cost_nusd, event.success
+def event_bucket(
+    event: ReportedEvent, index_of: Callable[[float], int | None], cap: int | None = None
+) -> ReportedBucket:
+    """Return one task as a bucket.
+
+    index_of   value → the histogram bucket, None for zero
+    cap        the rollout's cost cap in nano-USD; None: there is none
+    """
+    success = event.success
     return ReportedBucket(
         minute=event.at.astimezone(UTC).replace(second=0, microsecond=0),
         workload=event.workload, arm=event.arm, version=event.version,
@@ -192,13 +199,22 @@ def event_bucket(event: ReportedEvent, index_of: Callable[[float], int | None]) 
         errors=int(event.error is not None), escalations=int(event.escalated), fallbacks=int(event.fallback),
         retries=int(event.retries > 0), attempts=event.attempts,
         quality=_moment(event.quality), confidence=_moment(event.confidence),
-        cost_nusd=ReportedCost() if cost is None else ReportedCost(
-            1, cost, float(cost) * cost, cost if success else 0, histogram=_single(cost, index_of)
-        ),
+        cost_nusd=_cost(event.cost_nusd, success is True, index_of, cap),
         latency_ms=ReportedHistogram() if event.latency_ms is None else _single(event.latency_ms, index_of),
         models={event.model: 1} if event.model else {},
         errors_by_kind={} if event.error is None else {event.error: 1},
     )  # fmt: skip
+
+
+def _cost(
+    cost: int | None, success: bool, index_of: Callable[[float], int | None], cap: int | None
+) -> ReportedCost:
+    if cost is None:
+        return ReportedCost()
+    cut = cost if cap is None else min(cost, cap)
+    capped = ReportedCapped(cut, float(cut) * cut, cut if success else 0) if cut < cost else None
+    paid = cost if success else 0
+    return ReportedCost(1, cost, float(cost) * cost, paid, capped, histogram=_single(cost, index_of))
 
 
 def _moment(value: float | None) -> ReportedMoments:

@@ -20,6 +20,7 @@ from pointsman.reporting import consistency
 from pointsman.reporting.histogram import index
 from policies_app.fleet.buffer import FleetBuffer
 from policies_app.snapshots.cache import SnapshotCache
+from policies_app.snapshots.compiled import assignment_of
 from rollout_app.outcomes import contributions, feedback
 from rollout_app.outcomes.aggregate import ArmContribution, ArmKey, Contribution, RouteKey
 from rollout_app.outcomes.feedback import GradedWorkload
@@ -31,6 +32,7 @@ from rollout_app.outcomes.schemas import (
     ReportedBucket,
     ReportedCells,
     ReportedDecided,
+    ReportedEvent,
     read_batch,
     read_events,
     read_feedback,
@@ -120,12 +122,14 @@ class Ingest:
         events = await _read(read_events, body)
         environment, now = self._environment(request), _now()
         problems = _problems("events", events, consistency.event_contradictions, now)
+        self._add_stages(request.caller, events)
         named = [("events", *item) for item in enumerate(events)]
         await self._refuse_unknown("events", request.caller, environment, named, problems)
         self._refuse_ahead(request, environment, max((event.at for event in events), default=now), now)
         self._fleet.reported_partly(environment, request.instance())
+        caps = await self._cost_caps(event.rollout for event in events)
         parts: dict[str, list[Contribution]] = {}
-        buckets = [contributions.event_bucket(event, index) for event in events]
+        buckets = [contributions.event_bucket(each, index, caps.get(each.rollout or "")) for each in events]
         for event, bucket in zip(events, buckets, strict=True):
             part: list[Contribution] = [self._of_bucket(environment, bucket, tracked=False)]
             parts.setdefault(f"e:{event.event_id}", part)  # of two events with one id, the first counts
@@ -143,9 +147,7 @@ class Ingest:
         decoded = [(number, token) for number, token in enumerate(tokens) if token is not None]
         named = [("feedback", *item) for item in decoded]
         await self._refuse_unknown("feedback", request.caller, environment, named, problems)
-        caps = await self._looked_up(
-            self._names.cost_caps, {token.rollout for _, token in decoded if token.rollout}
-        )
+        caps = await self._cost_caps(token.rollout for _, token in decoded)
         grades = [
             feedback.grade(
                 environment,
@@ -169,6 +171,24 @@ class Ingest:
             raise Unavailable(
                 f"{request.caller.environment!r} is not being served at the moment; send it again."
             ) from None
+
+    def _add_stages(self, caller: Caller, events: Iterable[ReportedEvent]) -> None:
+        """Count an event that names a rollout without a stage for the stage served now.
+
+        A client that asks for its model like for a flag is not told the stage. Without one, the event would be
+        accepted and never judged.
+        """
+        served = self._snapshots.get(caller.environment)
+        for event in events:
+            if event.rollout is not None and event.stage is None:
+                assignment = assignment_of(served, event.workload)
+                if assignment and assignment.rollout and assignment.rollout.id == event.rollout:
+                    event.stage = assignment.rollout.stage
+
+    async def _cost_caps(self, rollouts: Iterable[str | None]) -> dict[str, int | None]:
+        """Return the cost caps in nano-USD by rollout."""
+        named = {rollout for rollout in rollouts if rollout}
+        return await self._looked_up(self._names.cost_caps, named) if named else {}
 
     async def _refuse_unknown(
         self,

@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
-from rollout_app.models import ArmTotals, OutcomeBucket
-from tests.support.plane import Plane, Served
+from rollout_app import actions
+from rollout_app.models import ArmTotals, OutcomeBucket, Rollout
+from tests.support import places
+from tests.support.plane import Plane, Served, router_key
 from tests.support.reports import event
 
 DOOR = "/router/v1/events"
@@ -103,3 +105,51 @@ def test_it_accepts_at_most_a_thousand(plane: Plane, served: Served) -> None:
     assert plane.post(DOOR, served.key, {"events": events}).status == 422
     assert plane.post(DOOR, served.key, {"events": events[:1_000]}).json() == {"accepted": 1_000}
     assert sum(row.tasks for row in ArmTotals.objects.all()) == 1_000
+
+
+@pytest.fixture
+def compared(transactional_db: None) -> Rollout:
+    """Return a rollout in its second percentage stage, with a cost cap."""
+    rollout = places.started(plan=places.PLAN[1:], calibrated=False)
+    rollout = actions.advance_rollout(rollout, actor=places.BEN, reason="go on")
+    rollout.reference = {"cost_cap_nusd": 9_000_000}
+    rollout.save(update_fields=["reference"])
+    return rollout
+
+
+def event_of(rollout: Rollout, **changes: Any) -> dict[str, Any]:
+    """The example of the protocol: it names a rollout and no stage."""
+    fields = {"arm": "candidate", "version": rollout.candidate.number, "rollout": str(rollout.pk)}
+    return event(places.assignment(rollout), **fields | changes)
+
+
+@pytest.mark.parametrize(("given", "counted"), [({}, 1), ({"stage": None}, 1), ({"stage": 0}, 0)])
+def test_an_event_of_a_rollout_counts_for_its_stage(
+    compared: Rollout, given: dict[str, Any], counted: int
+) -> None:
+    """A client that asks for a model as for a flag is not told the stage: its events were accepted, and never read."""
+    with Plane() as plane:
+        answer = plane.post(
+            DOOR, router_key(compared.environment.name), {"events": [event_of(compared, **given)]}
+        )
+    row = ArmTotals.objects.get()
+    assert (answer.status, row.rollout, row.stage) == (202, str(compared.pk), counted)
+
+
+def test_an_event_of_a_rollout_that_has_ended_is_of_no_stage(compared: Rollout) -> None:
+    actions.abort_rollout(compared, actor=places.BEN, reason="enough")
+    with Plane() as plane:
+        answer = plane.post(DOOR, router_key(compared.environment.name), {"events": [event_of(compared)]})
+    assert (answer.status, ArmTotals.objects.get().stage) == (202, -1)
+
+
+def test_a_cost_is_capped(compared: Rollout) -> None:
+    """One event of a thousand dollars decided the comparison of the costs."""
+    events = [event_of(compared, cost_nusd=cost) for cost in (10**12, 4_000_000)]
+    with Plane() as plane:
+        plane.post(DOOR, router_key(compared.environment.name), {"events": events})
+    row = ArmTotals.objects.get()
+    assert (row.cost_sum, row.cost_on_success) == (10**12 + 4_000_000,) * 2
+    assert (row.capped_sum, row.capped_on_success) == (13_000_000,) * 2
+    assert (row.graded_capped_sum, row.graded_capped_on_success) == (13_000_000,) * 2
+    assert row.capped_sum_sq == row.graded_capped_sum_sq == 9_000_000.0**2 + 4_000_000.0**2
