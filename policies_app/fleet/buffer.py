@@ -47,7 +47,8 @@ class HeardRouter:
     refusals: dict[str, dict[str, Any]] = field(default_factory=dict)
     left: bool = False
     clock_ahead_s: float | None = None  # how far its reported minutes were ahead of the database's clock
-    late: bool = False  # could not be written, and nothing was heard since: another process may know more
+    # Nothing was heard that shows it to be alive, or not since a write failed: another process may know more.
+    late: bool = False
 
 
 class FleetBuffer:
@@ -86,9 +87,15 @@ class FleetBuffer:
                 }
 
     def reported_ahead(self, environment: int, instance: str, client: str, seconds: float) -> None:
-        """Record that a router reported minutes in the future, so its outcomes are not accepted yet."""
+        """Record that a router reported minutes in the future, so its outcomes are not accepted yet.
+
+        That is no sign of life: the report may come from another process, which found it in a spool.
+        """
         with self._lock:
+            before = self._heard.get((environment, instance))
+            known = (before.at, before.left, before.late) if before else (time.monotonic(), False, True)
             if heard := self._entry(environment, instance, client):
+                heard.at, heard.left, heard.late = known
                 heard.clock_ahead_s = seconds
 
     def reported_partly(self, environment: int, instance: str) -> None:

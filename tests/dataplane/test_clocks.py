@@ -8,6 +8,7 @@ import time_machine
 from django.test import Client
 
 from controlplane.core import clock
+from policies_app.fleet.readback import has_left
 from policies_app.models import Router
 from rollout_app.models import AcceptedBatch, ArmTotals
 from tests.support.plane import Plane, Served, until
@@ -33,6 +34,23 @@ def test_it_refuses_future_minutes_only_for_now(plane: Plane, served: Served) ->
     row = until(lambda: Router.objects.filter(instance="r-ahead").first())
     assert isinstance(row, Router)
     assert 8 * 60 < (row.clock_ahead_s or 0) < 11 * 60
+
+
+def test_a_report_from_its_spool_does_not_bring_a_router_back(plane: Plane, served: Served) -> None:
+    """The next process sends what a dead one left, in its name. That one would have counted as alive and been awaited."""
+    environment, long_ago = served.environment, clock.now() - timedelta(hours=1)
+    fields: dict[str, Any] = {"polled_at": long_ago, "epoch": environment.epoch, "revision": 1}
+    Router.objects.create(environment=environment, instance="died", **fields)
+    Router.objects.create(environment=environment, instance="left", left_at=long_ago, **fields)
+    leaving = {"router": "leaves", "revision": 1, "epoch": environment.epoch, "state": "leaving"}
+    assert plane.post("/router/v1/acks", served.key, leaving, pointsman_router="leaves").status == 204
+    sent = batch(bucket(served.assignment, minute=minute(timedelta(minutes=10))))
+    for name in ("died", "left", "leaves"):
+        assert plane.post(OUTCOMES, served.key, sent, pointsman_router=name).status == 503
+    until(lambda: Router.objects.filter(clock_ahead_s__isnull=False).count() == 3)
+    rows = {row.instance: row for row in Router.objects.all()}
+    assert rows["died"].polled_at == rows["left"].polled_at == rows["left"].left_at == long_ago
+    assert has_left(rows["leaves"], clock.now())
 
 
 def test_it_refuses_contradictory_reports_whatever_the_clock(plane: Plane, served: Served) -> None:
