@@ -10,8 +10,9 @@ from controlplane.core import clock, reasons
 from controlplane.core.actors import Actor
 from controlplane.core.errors import ApprovalMissing, Conflict, InvalidInput
 from policies_app.audited_rows import create_row, edit_row
-from policies_app.models import Environment, new_epoch
+from policies_app.models import Assignment, Environment, new_epoch
 from policies_app.snapshots import build
+from policies_app.snapshots.revisions import draw_revision
 
 
 def register_environment(name: str, *, actor: Actor, reason: str = "", **fields: Any) -> Environment:
@@ -44,7 +45,10 @@ def edit_environment(
     Turning four eyes off requires another person's approval (`change_requests`) or break-glass.
     """
 
+    intervals: list[int] = []  # before
+
     def check(environment: Environment) -> None:
+        intervals.append(environment.poll_interval_ms)
         now, until = clock.now(), environment.frozen_until
         ends, begins = (
             changes.get(name, getattr(environment, name)) for name in ("frozen_until", "frozen_from")
@@ -66,6 +70,10 @@ def edit_environment(
                 f"{environment.name} no longer requires a second person: reject or withdraw this request."
             )
 
+    def publish(environment: Environment) -> None:
+        if environment.poll_interval_ms not in intervals:
+            _publish_interval(environment)
+
     return edit_row(
         environment,
         "environment.break_glass" if break_glass else "environment.edit",
@@ -74,8 +82,20 @@ def edit_environment(
         actor=actor,
         reason=reason,
         guard=check,
+        then=publish,
         kept={"evidence": evidence, "approvals": approvals},
     )
+
+
+def _publish_interval(environment: Environment) -> None:
+    """Draw a revision for a changed poll interval. Routers that follow deltas would otherwise keep the old one.
+
+    The history names a workload for each revision: any that is served. Without one there is nothing to follow.
+    """
+    served = Assignment.objects.filter(environment=environment).order_by("workload_id")
+    workload_id = served.values_list("workload_id", flat=True).first()
+    if workload_id is not None:
+        environment.revision = draw_revision(environment.pk, workload_id, "environment.edit")
 
 
 def start_new_epoch(environment: Environment, *, actor: Actor, reason: str) -> Environment:

@@ -61,6 +61,21 @@ def test_it_answers_304_to_a_router_with_this_revision(plane: Plane, served: Ser
     assert plane.snapshot(served.key, "?since=1", if_none_match=elsewhere).status == 200
 
 
+def test_it_sends_a_changed_poll_interval(plane: Plane, served: Served) -> None:
+    """It changed without a revision, so a router that follows deltas got 304s and kept the old one."""
+    tag = plane.snapshot(served.key).headers["etag"]
+    environment = actions.edit_environment(served.environment, poll_interval_ms=2_500, actor=SYSTEM)
+    assert environment.revision == 2
+    delta = _at(plane, served, 2, "?since=1", if_none_match=tag)
+    assert (delta.status, delta.json()["poll_interval_ms"], delta.json()["full"]) == (200, 2_500, False)
+    actions.edit_environment(environment, poll_interval_ms=2_500, freeze_reason="", actor=SYSTEM)
+    actions.edit_environment(environment, four_eyes=True, actor=SYSTEM)
+    assert Environment.objects.get(pk=environment.pk).revision == 2
+    empty = builders.environment()
+    actions.edit_environment(empty, poll_interval_ms=2_500, actor=SYSTEM)
+    assert Environment.objects.get(pk=empty.pk).revision == 0
+
+
 def test_it_sends_everything_for_a_revision_beyond_its_own(plane: Plane, served: Served) -> None:
     assert plane.snapshot(served.key, "?since=99").json()["full"] is True
 
