@@ -306,7 +306,9 @@ def _unpacked(body: bytes | memoryview) -> Contributions:
 
 def _fresh_grades(submissions: Sequence[Submission]) -> Iterator[Contribution | ArmContribution]:
     """Insert the feedback in order. Yield how the new items change the sums, each once."""
-    grades = {grade.place: grade for submission in submissions for grade in reversed(submission.feedback)}
+    grades = {
+        grade.place: grade for submission in reversed(submissions) for grade in reversed(submission.feedback)
+    }
     columns = [str(field.column) for field in Feedback._meta.concrete_fields if not field.primary_key]
     statement = (
         f"INSERT INTO {Feedback._meta.db_table} ({', '.join(columns)}) "  # noqa: S608 — our own names; bound values

@@ -67,6 +67,19 @@ def test_a_second_grade_of_one_decision_changes_nothing(plane: Plane, served: Se
     assert Feedback.objects.get().success is True
 
 
+def test_the_first_of_two_requests_counts_also_in_one_commit(served: Served) -> None:
+    token = DecisionToken.decode(decision(served, 1))
+    workload = GradedWorkload(served.assignment.workload_id, "human_review")
+    grade = [
+        feedback.grade(
+            served.environment.pk, FeedbackItem(token.encode(), "human_review", success), token, workload, None, NOW
+        )
+        for success in (True, False)
+    ]  # fmt: skip
+    store.count([Submission(served.environment.pk, {}, [one], 1) for one in grade])
+    assert (grades(), Feedback.objects.get().success) == ((0, 1, 0, -1), True)
+
+
 @pytest.mark.parametrize(
     "item", [{"kind": "satisfaction"}, {"kind": "downstream"}, {"success": None}], ids=["another", "third", "no grade"]
 )  # fmt: skip
