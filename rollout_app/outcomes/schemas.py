@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from controlplane.core import strictjson
-from controlplane.core.errors import InvalidInput, MalformedBody
+from controlplane.core.errors import BodyTooLarge, InvalidInput, MalformedBody
 from pointsman.plurals import plural_of
 from pointsman.reporting import limits
 
@@ -245,7 +245,7 @@ class _RawBatch(Struct, forbid_unknown_fields=True, gc=False):
     batch_id: str
     buckets: Annotated[list[msgspec.Raw], Meta(max_length=MOST)]
     router: Annotated[str, Meta(max_length=limits.ROUTER)] = ""
-    decided: Annotated[list[msgspec.Raw], Meta(max_length=MOST)] = []
+    decided: Annotated[list[msgspec.Raw], Meta(max_length=MOST)] | None = None
     cells: Annotated[list[msgspec.Raw], Meta(max_length=MOST)] = []
 
 
@@ -284,7 +284,9 @@ _decoders: dict[type, msgspec.json.Decoder[Any]] = {
 
 
 def read_batch(body: bytes) -> ReportedBatch:
-    """Decode a batch. Raises `MalformedBody`, or `InvalidInput` naming every entry with a wrong shape."""
+    """Decode a batch. Raises `MalformedBody`, `BodyTooLarge` for a list that is too long, or `InvalidInput` naming
+    every entry with a wrong shape.
+    """
     entries = {"buckets": ReportedBucket, "decided": ReportedDecided, "cells": ReportedCells}
     batch: ReportedBatch = _read(body, ReportedBatch, _RawBatch, entries)
     if not _is_uuid(batch.batch_id):
@@ -331,10 +333,12 @@ def _piecewise(body: bytes, raw: type, entries: Mapping[str, type]) -> list[Prob
     try:
         whole = _decoders[raw].decode(body)
     except msgspec.ValidationError as error:
-        raise InvalidInput(f"The body is not valid: {strictjson.in_words(error)}.") from None
+        # A list that is too long is a matter of size: the router can send it in parts.
+        kind = BodyTooLarge if str(error).startswith("Expected `array` of length <=") else InvalidInput
+        raise kind(f"The body is not valid: {strictjson.in_words(error)}.") from None
     problems = []
     for member, item in entries.items():
-        for index, piece in enumerate(getattr(whole, member)):
+        for index, piece in enumerate(getattr(whole, member) or ()):
             try:
                 _decoders[item].decode(piece)
             except msgspec.DecodeError as error:

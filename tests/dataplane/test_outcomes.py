@@ -221,8 +221,10 @@ def test_it_refuses_a_body_that_is_not_a_batch(
 
 
 def test_it_refuses_what_is_too_large(plane: Plane, served: Served) -> None:
-    many = plane.post(DOOR, served.key, batch(*[bucket(served.assignment)] * 1_001))
-    assert many.status in (413, 422)
+    for member in ("buckets", "decided", "cells"):
+        many = plane.post(DOOR, served.key, batch() | {member: [{}] * 1_001})
+        assert (many.status, many.code) == (413, "body_too_large"), member
+        assert f"`$.{member}`" in many.json()["detail"]
     large = plane.post(DOOR, served.key, b" " * (1024 * 1024 + 1))
     assert (large.status, large.code) == (413, "body_too_large")
     declared = plane.begin(DOOR, served.key, method="POST", body=b"{}", content_length="99999999").result(
@@ -230,6 +232,18 @@ def test_it_refuses_what_is_too_large(plane: Plane, served: Served) -> None:
     )
     assert declared.status == 413
     assert not OutcomeBucket.objects.exists()
+
+
+@pytest.mark.parametrize("decided", [{}, {"decided": None}, {"decided": []}])
+def test_it_names_a_bad_bucket_whatever_else_is_there(
+    plane: Plane, served: Served, decided: dict[str, Any]
+) -> None:
+    """Without the index, a router drops the whole batch."""
+    good = bucket(served.assignment)
+    answer = plane.post(DOOR, served.key, batch(good, bucket(served.assignment, tasks=-1)) | decided)
+    found = [(problem["list"], problem["index"]) for problem in answer.json()["problems"]]
+    assert (answer.status, found) == (422, [("buckets", 1)])
+    assert plane.post(DOOR, served.key, batch(good) | decided).status == 202
 
 
 def test_it_refuses_a_compressed_body(plane: Plane, served: Served) -> None:
