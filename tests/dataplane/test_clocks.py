@@ -37,7 +37,7 @@ def test_it_refuses_future_minutes_only_for_now(plane: Plane, served: Served) ->
 
 
 def test_a_report_from_its_spool_does_not_bring_a_router_back(plane: Plane, served: Served) -> None:
-    """The next process sends what a dead one left, in its name. That one would have counted as alive and been awaited."""
+    """The next process sends what a dead one left, in its name: that one counted as alive, and was awaited."""
     environment, long_ago = served.environment, clock.now() - timedelta(hours=1)
     fields: dict[str, Any] = {"polled_at": long_ago, "epoch": environment.epoch, "revision": 1}
     Router.objects.create(environment=environment, instance="died", **fields)
