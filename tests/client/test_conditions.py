@@ -140,6 +140,17 @@ def test_it_enforces_its_limits() -> None:
         assert codes(text)[0] in ("too_deep", "too_many_leaves", "too_long")
 
 
+@pytest.mark.parametrize("text", ["has(" * 499, "size(" * 400, "has((" * 390])
+def test_calls_within_calls_do_not_exhaust_the_stack(text: str) -> None:
+    assert codes(text) == ["too_deep"]
+
+
+@pytest.mark.parametrize("call", ["has(request.turns)", "has((request.turns))", "size(request.language) > 1"])
+def test_a_call_is_no_level_of_its_own(call: str) -> None:
+    inner = call.count("((")
+    parse_condition("(" * (16 - inner) + call + ")" * (16 - inner))
+
+
 def test_it_fills_in_defaults() -> None:
     inputs = declared({"seats": {"type": "int", "default": 5}, "odd": {"type": 3}, "other": 7}, FIRST_STAGE)
     assert "request.attributes.odd" not in inputs

@@ -191,13 +191,24 @@ class _Parser:
             known = 'supported are has(x), size(x), x.startsWith("…"), x.endsWith("…") and x.contains("…")'
             self.fail(f"unknown function {name.text}(); {known}", "unknown_function", name.at)
         self.index += 1
-        inner = self.name() if self.token.kind == "name" else self.primary()
+        inner = self.argument()
         if not isinstance(inner, Ref) or inner.size:
             self.fail(f"{name.text}() takes the name of an input", "wrong_argument", name.at)
         self.expect(")", f"after the argument of {name.text}()")
         if name.text == "size":
             return Ref(inner.name, inner.at, size=True)
         return self.leaf(Has(inner, name.at))
+
+    def argument(self) -> Node | Operand:
+        """Read a function's argument. A call within a call is a level: no valid condition has one."""
+        if self.token.kind != "name":
+            return self.primary()
+        called = self.stream[self.index + 1].text == "("
+        if called:
+            self.nest()
+        found = self.name()
+        self.depth -= called
+        return found
 
     def method(self, ref: Ref, name: Token) -> Node:
         if name.text not in _METHODS:
