@@ -89,11 +89,20 @@ def test_it_compares_prompts_with_the_context_window(when: str, severity: str | 
         (299_999, ["error", "warning"]),  # a typical call of small: 150,000 in, 150,000 out
         (300_000, ["error"]),
         (24_017_999, ["error"]),
+        (24_017_999.0, ["error"]),  # canonical JSON writes it as an integer
         (24_018_000, ["warning"]),  # the rule sends prompts of 8,001 tokens and more to the large model
         (30_000_000, []),
     ],
 )
-def test_it_compares_the_budget_with_one_call(budget: int, severities: list[str]) -> None:
+def test_it_compares_the_budget_with_one_call(budget: float, severities: list[str]) -> None:
     problems = found(two_stage(budget={"max_cost_per_task_nusd": budget}))
     assert all(problem[:2] == ("budget.max_cost_per_task_nusd", "budget_too_small") for problem in problems)
     assert sorted(problem[2] for problem in problems) == sorted(severities)
+
+
+def test_it_names_the_tokens_of_the_call_that_a_budget_is_compared_with() -> None:
+    data = two_stage(budget={"max_cost_per_task_nusd": 24_020_000})
+    problems = validate(data, catalogue={model.name: model for model in (SMALL, LARGE)})
+    assert [problem.message for problem in problems] == [
+        "less than a typical call to large costs (27,753,000 nano-dollars at 8,001 input tokens)"
+    ]

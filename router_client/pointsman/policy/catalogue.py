@@ -110,7 +110,8 @@ def _check_budget(
         if alias not in least:
             continue
         smallest = model.price(least[alias], 1)
-        usual = model.price(max(least[alias], TYPICAL_CALL[0]), TYPICAL_CALL[1])
+        typical = max(least[alias], TYPICAL_CALL[0])
+        usual = model.price(typical, TYPICAL_CALL[1])
         if smallest is None or usual is None:
             text = f"{model.name} has no price in the catalogue, so its calls cannot be checked against the budget"
             report(path, "no_price", text, 0, "warning")
@@ -124,7 +125,7 @@ def _check_budget(
         if smallest <= budget < usual:
             text = (
                 f"less than a typical call to {alias} costs "
-                f"({usual:,.0f} nano-dollars at {TYPICAL_CALL[0]:,} input tokens)"
+                f"({usual:,.0f} nano-dollars at {typical:,.0f} input tokens)"
             )
             report(path, "budget_too_small", text, 0, "warning")
 
