@@ -11,6 +11,7 @@ from controlplane.web.pages import attempt, console_view, done, fragment, keep_r
 from pointsman.conditions.inputs import SECOND_STAGE
 from pointsman.errors import PolicyInvalid
 from pointsman.policy import completed, parse
+from pointsman.policy.canonical import plain
 from policies_app import actions, selectors
 from policies_app.catalogue.usage import model_notices
 from policies_app.catalogue.validation import problems_of_text
@@ -98,7 +99,7 @@ def _against_served(request: HttpRequest, workload: Workload, form: VersionForm)
     if reference is None or any(problem["severity"] == "error" for problem in form.problems):
         return {}
     try:
-        typed = completed(parse(form.data.get("text", "")).data)
+        typed = completed(plain(parse(form.data.get("text", "")).data))
     except PolicyInvalid:
         return {}
     return {

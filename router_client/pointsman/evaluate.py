@@ -24,6 +24,7 @@ from pointsman.conditions import (
 )
 from pointsman.conditions.emit import Emitter
 from pointsman.errors import PolicyInvalid
+from pointsman.policy.canonical import plain
 from pointsman.policy.validate import validate
 
 __all__ = ["CompiledPolicy", "Escalate", "Retry", "Route", "compile_policy"]
@@ -169,7 +170,7 @@ def compile_policy(data: Mapping[str, Any]) -> CompiledPolicy:
     problems = validate(data)
     if any(problem.severity == "error" for problem in problems):
         raise PolicyInvalid(problems)
-    return CompiledPolicy(data)
+    return CompiledPolicy(plain(data))
 
 
 def _retry(entry: Mapping[str, Any]) -> Retry:

@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 
 import pytest
 
+from pointsman.assignment import compile_checked
 from pointsman.conditions import FIRST_STAGE, examine
 from pointsman.errors import PolicyInvalid
-from pointsman.policy import parse, validate
+from pointsman.evaluate import compile_policy
+from pointsman.policy import canonical, digest, parse, validate
 from pointsman.policy.catalogue import CatalogueModel
 from pointsman.policy.schema import SCHEMA
 from pointsman.policy.validate import WorkloadRules
@@ -28,6 +30,7 @@ CONDITIONS = {
     "100,000 parentheses": "(" * 100_000,
     "1,990 parentheses": "(" * 1_990,
     "1,990 negations": "!" * 1_990 + "true",
+    "497 calls": "has(" * 497,
     "1,990 dots": "a" + ".a" * 990,
     "an endless list": "request.turns in [" + "1," * 900,
     "an unclosed string": '"' + "a" * 1_900,
@@ -185,6 +188,45 @@ def test_comparing_many_long_rules_takes_bounded_steps() -> None:
     assert validate(crowd("request.turns == {}", 40, 50)) == []
     nested = crowd("(request.turns == {0} && request.tool_calls == {0})", 30, 25)
     assert validate(nested) == []
+
+
+# --- whole numbers written as doubles ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("member", "value", "code"),
+    [
+        ("inputs", {"v": {"type": "number", "default": 1e16}}, "bad_number"),
+        ("inputs", {"v": {"type": "number", "default": -1e20}}, "bad_number"),
+        ("inputs", {"v": {"type": "int", "default": 2.0**53}}, "bad_number"),
+        ("inputs", {"v": {"type": "number", "default": 2.0**53 - 1}}, None),
+        ("inputs", {"v": {"type": "number", "default": 1e21}}, None),  # written as 1e+21: every parser gives a double
+        ("models", {"small": {"model": "a/b", "params": {"seed": 1e18}}, "large": {"model": "a/c"}}, "bad_number"),
+        ("models", {"small": {"model": "a/b", "params": {"seed": 7.0}}, "large": {"model": "a/c"}}, None),
+        ("timeouts", {"attempt_ms": 30_000.0, "total_ms": 20_000}, "timeouts_cross"),
+        ("timeouts", {"attempt_ms": 30_000, "total_ms": 20_000.0}, "timeouts_cross"),
+        ("timeouts", {"attempt_ms": 20_000.0, "total_ms": 20_000}, None),
+        ("retry", {"attempts": 1.0, "on": ["timeout"], "backoff_ms": 200.0}, None),
+        ("budget", {"max_cost_per_task_nusd": 5e7}, None),
+        ("format", 1.0, None),
+    ],
+)  # fmt: skip
+def test_it_refuses_a_whole_double_exactly_if_a_router_does(
+    member: str, value: Any, code: str | None
+) -> None:
+    """Canonical JSON writes a whole double below 1e21 without a point, so routers read an integer."""
+    written = two_stage(**{member: value})
+    for data in (written, parse(json.dumps(written)).data):
+        codes = [problem.code for problem in validate(data) if problem.severity == "error"]
+        assert codes == ([code] if code else [])
+        if not code:
+            compile_checked(digest(data), json.loads(canonical(data)))
+
+
+def test_it_retries_under_a_policy_with_whole_doubles() -> None:
+    document = two_stage(retry={"attempts": 2.0, "on": ["timeout"], "backoff_ms": 200.0})
+    policy = compile_policy(document)
+    assert policy.retry.backoff_ms << policy.retry.attempts == 800
 
 
 # --- every key, every kind of value ------------------------------------------------------------------

@@ -13,7 +13,25 @@ from typing import Any
 
 import rfc8785
 
-__all__ = ["canonical", "completed", "digest"]
+__all__ = ["canonical", "completed", "digest", "plain", "reads_as_integer"]
+
+_EXPONENT_FROM = (
+    1e21  # RFC 8785, 3.2.2.3 (ECMAScript's Number::toString): smaller whole doubles have no exponent
+)
+
+
+def plain(data: Any) -> Any:
+    """Return the document with whole doubles as integers, as canonical JSON writes them and routers read them."""
+    if isinstance(data, Mapping):
+        return {name: plain(value) for name, value in data.items()}
+    if isinstance(data, list):
+        return [plain(value) for value in data]
+    return int(data) if isinstance(data, float) and reads_as_integer(data) else data
+
+
+def reads_as_integer(value: float) -> bool:
+    """Return whether canonical JSON writes the double as an integer: 200.0 as `200`."""
+    return value.is_integer() and abs(value) < _EXPONENT_FROM
 
 
 def completed(data: Any) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any, Protocol
 
+from pointsman.policy.canonical import reads_as_integer
 from pointsman.policy.document import KEY, MAX_DEPTH, MAX_INTEGER
 from pointsman.problems import Near, Severity, join
 
@@ -65,11 +66,10 @@ def check_json(data: Any, report: Reporter) -> bool:
         elif isinstance(value, str):
             if _UNSAFE.search(value):
                 bad(path, "bad_character", "NUL and unpaired surrogates are not allowed")
-        elif isinstance(value, float):
-            if not isfinite(value):
-                bad(path, "bad_number", "NaN and infinity are not valid JSON")
-        elif isinstance(value, int):
-            if abs(value) > MAX_INTEGER:
+        elif isinstance(value, float) and not isfinite(value):
+            bad(path, "bad_number", "NaN and infinity are not valid JSON")
+        elif isinstance(value, int | float):
+            if abs(value) > MAX_INTEGER and (isinstance(value, int) or reads_as_integer(value)):
                 bad(path, "bad_number", "integers beyond 2^53 are not exact in every JSON parser")
         elif value is not None:
             bad(path, "wrong_type", f"{type(value).__name__} is not a JSON type")

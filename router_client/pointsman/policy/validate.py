@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pointsman.errors import PolicyInvalid
-from pointsman.policy.canonical import canonical
+from pointsman.policy.canonical import canonical, plain
 from pointsman.policy.catalogue import CatalogueModel, check_catalogue
 from pointsman.policy.document import MAX_BYTES, Locate
 from pointsman.policy.references import check_references
@@ -81,6 +81,7 @@ def _check(
     if len(canonical(data)) > MAX_BYTES:
         report("", "too_large", f"a document may have at most {MAX_BYTES // 1024} KiB")
         return
+    data = plain(data)  # as routers read it
     check_shape(data, SCHEMA, report)
     if not isinstance(data, Mapping):
         return
