@@ -16,6 +16,7 @@ from controlplane.core.errors import (
     RolloutActive,
     StaleVersion,
 )
+from policies_app.catalogue.usage import refuse_disabled_models
 from policies_app.models import Assignment, Environment, PolicyVersion, Workload
 from policies_app.snapshots import build
 from policies_app.snapshots.revisions import draw_revision, prices_of, save_assignment, served_assignment
@@ -46,6 +47,7 @@ def serve_first(
                 f"version {version.number}."
             )
         guarded = _require_second_person(environment, version, approvals, break_glass)
+        refuse_disabled_models(version)  # break-glass replaces the second person only
         assignment = Assignment(
             environment=environment,
             workload=workload,

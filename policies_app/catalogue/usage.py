@@ -1,7 +1,7 @@
-"""The models that served policies use, and notices about them. Reads only."""
+"""The models that policies use: notices about them, and the refusal of disabled ones. Reads only."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 from django.db.models import QuerySet
 
-from policies_app.models import Assignment, Model
+from controlplane.core.errors import Conflict
+from policies_app.models import Assignment, Model, PolicyVersion
 
 RETIRES_SOON = timedelta(days=90)
 
@@ -26,6 +27,20 @@ class ModelNotice:
 def models_of(document: Mapping[str, Any]) -> set[str]:
     """Return the catalogue names of the models that a policy uses."""
     return {entry["model"] for entry in document["models"].values()}
+
+
+def refuse_disabled_models(version: PolicyVersion, enabled: Collection[str] | None = None) -> None:
+    """Raise `Conflict` if the version uses a model that was disabled after it was written. `enabled`: the names of the
+    enabled models, if they were already read."""
+    used = models_of(version.document)
+    if enabled is None:
+        enabled = Model.objects.filter(name__in=used, enabled=True).values_list("name", flat=True)
+    if missing := sorted(used.difference(enabled)):
+        verb, them = ("are", "them") if len(missing) > 1 else ("is", "it")
+        raise Conflict(
+            f"Version {version.number} uses {', '.join(missing)}, which {verb} disabled in the catalogue: "
+            f"enable {them}, or write a version without {them}."
+        )
 
 
 def used_in(served: QuerySet[Assignment]) -> dict[str, list[str]]:

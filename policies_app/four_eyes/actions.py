@@ -20,6 +20,7 @@ from controlplane.audit import log
 from controlplane.core.actors import Actor
 from controlplane.core.errors import AlreadyExists, ApprovalStale, Conflict, NotFound
 from policies_app import actions
+from policies_app.catalogue.usage import refuse_disabled_models
 from policies_app.models import Assignment, Environment, PolicyVersion
 
 SERVE, FOUR_EYES_OFF = "assignment.serve_first", "environment.four_eyes_off"
@@ -38,6 +39,7 @@ def request_serving(
                 f"{environment.name} already serves {workload.name}; propose a rollout to move it to "
                 f"version {version.number}."
             )
+        refuse_disabled_models(version)
         return change_requests.ask(
             SERVE,
             called=f"Serving a version of {workload.name} in {environment.name}",

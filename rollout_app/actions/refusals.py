@@ -18,6 +18,7 @@ from controlplane.core.errors import (
     PointsmanError,
 )
 from policies_app.actions import served_assignment
+from policies_app.catalogue.usage import refuse_disabled_models
 from policies_app.models import Assignment, Environment, Model
 from rollout_app.actions.approvals import (
     needed_approvals,
@@ -281,19 +282,7 @@ def _no_other_active(s: _Situation) -> None:
 
 def _models_enabled(s: _Situation) -> None:
     """A model may have been disabled after the version was written."""
-    names = {entry["model"] for entry in s.rollout.candidate.document["models"].values()}
-    enabled = s.known.enabled_models if s.known else _enabled(names)
-    if missing := sorted(names.difference(enabled)):
-        several = len(missing) > 1
-        raise Conflict(
-            f"Version {s.rollout.candidate.number} uses {', '.join(missing)}, which {'are' if several else 'is'} "
-            f"disabled in the catalogue: enable {'them' if several else 'it'}, or write a version without "
-            f"{'them' if several else 'it'}."
-        )
-
-
-def _enabled(names: Iterable[str]) -> Iterable[str]:
-    return Model.objects.filter(name__in=names, enabled=True).values_list("name", flat=True)
+    refuse_disabled_models(s.rollout.candidate, s.known.enabled_models if s.known else None)
 
 
 def _somebody_approved(s: _Situation) -> None:
@@ -345,10 +334,10 @@ _CHECKS: dict[str, tuple[tuple[Check, ...], tuple[Check, ...]]] = {
             _no_other_active,
         ),
     ),
-    Event.BREAK_GLASS: ((_in_state,), (_same_baseline, _no_pin, _no_other_active)),
+    Event.BREAK_GLASS: ((_in_state,), (_same_baseline, _no_pin, _models_enabled, _no_other_active)),
     Event.ADVANCE: (
         (_in_state, _has_next_stage),
-        (_no_freeze, _same_baseline, _no_pin, _next_stage_is_approved),
+        (_no_freeze, _same_baseline, _no_pin, _models_enabled, _next_stage_is_approved),
     ),
     Event.COMPLETE: ((_in_state, _at_last_stage), (_same_baseline, _pin_keeps_its_model)),
     Event.REVERT: ((_completed_lately,), (_not_reverted, _is_way_back)),

@@ -84,7 +84,8 @@ def advance_rollout(
     `complete_rollout`.
 
 
-    A person may advance a rollout that is on hold, unless a freeze, a pin or a missing approval prevents it.
+    A person may advance a rollout that is on hold, unless a freeze, a pin, a disabled model or a missing
+    approval prevents it.
     """
     rollout = loaded(rollout)
     with audited_transaction(rollout, "rollout.advance", actor=actor, reason=reason) as reason:

@@ -5,13 +5,16 @@ import json
 import pytest
 from django.db import connection, transaction
 
+from controlplane.access.change_requests import binding
+from controlplane.access.models import ChangeRequest
 from controlplane.audit.models import Entry
 from controlplane.core.actors import SYSTEM
-from controlplane.core.errors import AlreadyExists, InvalidInput, NotServed, RolloutActive
+from controlplane.core.errors import AlreadyExists, Conflict, InvalidInput, NotServed, RolloutActive
 from controlplane.core.ids import uuid7
 from policies_app import actions
-from policies_app.models import Assignment, Environment, PolicyVersion, Revision, Workload
-from tests.support import builders
+from policies_app.four_eyes.actions import approve_change, request_serving
+from policies_app.models import Assignment, Environment, Model, PolicyVersion, Revision, Workload
+from tests.support import builders, places
 
 pytestmark = pytest.mark.django_db
 
@@ -79,6 +82,46 @@ def test_it_draws_revisions_without_gaps_across_workloads(environment: Environme
         version = builders.version(builders.workload())
         actions.serve_first(environment, version, actor=SYSTEM, reason="to begin with")
     assert list(Revision.objects.values_list("number", flat=True)) == [3, 2, 1]
+
+
+@pytest.mark.parametrize("break_glass", [False, True])
+def test_it_does_not_serve_a_model_that_was_disabled_since(
+    environment: Environment, first: PolicyVersion, break_glass: bool
+) -> None:
+    """Break-glass replaces the second person, and nothing else."""
+    environment.four_eyes = break_glass
+    environment.save()
+    model = Model.objects.get(name=first.document["models"]["small"]["model"])
+    actions.edit_model(model, actor=SYSTEM, enabled=False)
+    with pytest.raises(
+        Conflict, match=f"^Version 1 uses {model.name}, which is disabled in the catalogue: enable"
+    ):
+        actions.serve_first(environment, first, actor=SYSTEM, reason="on", break_glass=break_glass)
+    assert not Assignment.objects.exists()
+    actions.edit_model(model, actor=SYSTEM, enabled=True)
+    actions.serve_first(environment, first, actor=SYSTEM, reason="on", break_glass=break_glass)
+
+
+def test_it_does_not_request_to_serve_a_disabled_model(
+    environment: Environment, first: PolicyVersion
+) -> None:
+    Model.objects.update(enabled=False)
+    with pytest.raises(Conflict, match=r"^Version 1 uses \S+, \S+, which are disabled"):
+        request_serving(environment, first, actor=SYSTEM, reason="on")
+    assert not ChangeRequest.objects.exists()
+
+
+def test_an_approval_does_not_serve_a_model_that_was_disabled_since(
+    environment: Environment, first: PolicyVersion
+) -> None:
+    places.people()
+    version = builders.version(first.workload, actor=places.ANNA)
+    request = request_serving(environment, version, actor=places.ANNA, reason="on")
+    Model.objects.update(enabled=False)
+    with pytest.raises(Conflict, match="disabled"):
+        approve_change(request, actor=places.BEN, reason="yes", expected_binding=binding(request))
+    request.refresh_from_db()
+    assert (request.state, request.approvals) == ("waiting", [])
 
 
 def test_it_moves_with_everything_that_routers_need(served: Assignment) -> None:

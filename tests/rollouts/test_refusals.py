@@ -53,6 +53,7 @@ def disabled(rollout: Rollout) -> None:
 
 
 ADVANCE, START = (Event.ADVANCE, actions.advance_rollout), (Event.START, actions.start_rollout)
+BREAK_GLASS = (Event.BREAK_GLASS, actions.break_glass_start)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +63,8 @@ ADVANCE, START = (Event.ADVANCE, actions.advance_rollout), (Event.START, actions
         (places.started, *ADVANCE, frozen, "frozen", r"is frozen until .* \(year end\)"),
         (places.started, *ADVANCE, moved, "conflict", "now serves version 3"),
         (places.started, *ADVANCE, lambda rollout: None, "approval_missing", "Nobody has approved entering 10 %"),
+        (places.started, *ADVANCE, disabled, "conflict", "uses openai/gpt-4o-mini, which is disabled"),
+        (places.proposed, *BREAK_GLASS, disabled, "conflict", "uses openai/gpt-4o-mini, which is disabled"),
         (places.approved, *START, pinned, "conflict", "is pinned to large"),
         (places.approved, *START, frozen, "frozen", "nothing starts or advances"),
         (places.approved, *START, moved, "approval_stale", "now serves version 3"),
