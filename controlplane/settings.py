@@ -27,13 +27,15 @@ read_file(HOME_DIR / ".env")
 VAR_DIR = Path(env.str("POINTSMAN_VAR", default=str(HOME_DIR / "var")))
 own_directory(VAR_DIR)
 
-
 DEBUG = env.bool("DEBUG", default=False)
 SECRET_KEY = env.str("SECRET_KEY", default="") or kept(
     VAR_DIR / "secret-key", lambda: secrets.token_urlsafe(50)
 )
-# Earlier values, so that what they signed and encrypted stays valid.
-SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", default=[])
+# Earlier values, so that what they signed and encrypted stays valid. Each also with the line break that a key read
+# from a file ends with: it is part of that key (`Environment`), and a list cannot express it.
+SECRET_KEY_FALLBACKS = [
+    key for line in env.list("SECRET_KEY_FALLBACKS", default=[]) for key in (line, f"{line}\n")
+]
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 # Off on a laptop without TLS. A deployment behind TLS turns it on and gets HSTS and secure cookies.
@@ -233,13 +235,8 @@ SOCIALACCOUNT_LOGIN_ON_GET = True
 SOCIALACCOUNT_EMAIL_AUTHENTICATION = False  # an email address is no proof of identity
 SOCIALACCOUNT_STORE_TOKENS = False
 SOCIALACCOUNT_REQUESTS_TIMEOUT = 5  # seconds
-_company = {
-    "provider_id": "company",
-    "name": OIDC_NAME,
-    "client_id": OIDC_CLIENT_ID,
-    "secret": OIDC_CLIENT_SECRET,
-    "settings": {"server_url": OIDC_ISSUER},
-}
+_company = {"provider_id": "company", "name": OIDC_NAME, "settings": {"server_url": OIDC_ISSUER}}
+_company |= {"client_id": OIDC_CLIENT_ID, "secret": OIDC_CLIENT_SECRET}
 SOCIALACCOUNT_PROVIDERS = {
     "openid_connect": {"OAUTH_PKCE_ENABLED": True, "APPS": [_company] if OIDC_ISSUER else []}
 }

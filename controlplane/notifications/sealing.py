@@ -15,6 +15,12 @@ from django.conf import settings
 from controlplane.core.errors import Conflict
 
 
+UNREADABLE = (
+    "A secret was sealed under another SECRET_KEY and cannot be read: set SECRET_KEY_FALLBACKS, rotate the webhook's "
+    "secret, or enter the Slack address again."
+)
+
+
 class Unreadable(Conflict):
     code, title = "secret_unreadable", "A secret can no longer be read"
 
@@ -28,9 +34,7 @@ def unseal(sealed: str) -> str:
     try:
         return _box().decrypt(sealed.encode()).decode()
     except (InvalidToken, ValueError):
-        raise Unreadable(
-            "A secret was sealed under another SECRET_KEY and cannot be read: set SECRET_KEY_FALLBACKS, or rotate it."
-        ) from None
+        raise Unreadable(UNREADABLE) from None
 
 
 def _box() -> MultiFernet:

@@ -3,11 +3,12 @@
 import base64
 import hashlib
 import os
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 from controlplane.notifications.models import Receiver
-from controlplane.notifications.sealing import seal, unseal
+from controlplane.notifications.sealing import UNREADABLE, Unreadable, seal, unseal
 
 _BYTES = 32  # Standard Webhooks: 24 to 64
 
@@ -20,8 +21,18 @@ def new_secret() -> tuple[str, dict[str, Any]]:
 
 
 def signing(receiver: Receiver, now: datetime) -> list[str]:
-    """Return the active signing secrets, newest first. Raises `Unreadable`."""
-    return [unseal(kept["sealed"]) for kept in receiver.secrets if lives(kept, now)]
+    """Return the active signing secrets, newest first. Raises `Unreadable` if none can be read.
+
+    After a rotation the previous secret stays active for a day. If it is the unreadable one, the new one signs alone.
+    """
+    found: list[str] = []
+    for kept in receiver.secrets:
+        if lives(kept, now):
+            with suppress(Unreadable):
+                found.append(unseal(kept["sealed"]))
+    if not found:
+        raise Unreadable(UNREADABLE)
+    return found
 
 
 def lives(kept: dict[str, Any], now: datetime) -> bool:

@@ -142,13 +142,26 @@ def test_it_names_a_file_that_is_missing(
     ],
 )
 def test_the_server_does_not_start_with_it(name: str, value: str, says: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", "import controlplane.settings"],
+    done = with_settings("", POINTSMAN_VAR=str(tmp_path), **{name: value})
+    assert done.returncode == 1
+    assert says in done.stderr.splitlines()[-1]
+
+
+def with_settings(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run `code` in a process with these variables, after `from controlplane import settings`."""
+    return subprocess.run(
+        [sys.executable, "-c", f"from controlplane import settings\n{code}"],
         cwd=ROOT,
-        env={**os.environ, "POINTSMAN_VAR": str(tmp_path), name: value},
+        env={**os.environ, **variables},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 1
-    assert says in done.stderr.splitlines()[-1]
+
+
+def test_an_earlier_secret_key_may_have_been_read_from_a_file(tmp_path: Path) -> None:
+    """A file ends with a line break, which is part of the key and cannot be written in a list."""
+    done = with_settings(
+        "print(settings.SECRET_KEY_FALLBACKS)", POINTSMAN_VAR=str(tmp_path), SECRET_KEY_FALLBACKS="abc, def"
+    )
+    assert done.stdout.strip() == repr(["abc", "abc\n", "def", "def\n"]), done.stderr

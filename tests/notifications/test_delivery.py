@@ -211,6 +211,20 @@ def test_an_unreadable_secret_is_reported_and_nothing_is_sent_unsigned(
     assert Delivery.objects.get().state == DELIVERED
 
 
+def test_after_a_rotation_an_unreadable_previous_secret_stops_nothing(
+    listener: Listener, settings: Any
+) -> None:
+    """It stays active for a day, and every message failed for that long."""
+    found, _ = receiver(listener)
+    settings.SECRET_KEY = "another key altogether"
+    _, new = actions.rotate_secret(found, expected=None, actor=SYSTEM)
+    tell()
+    delivery.run_due()
+    _, headers, body = listener.got[0]
+    Webhook(new).verify(body, headers)
+    assert len(headers["webhook-signature"].split()) == 1
+
+
 def test_two_processes_make_one_attempt(listener: Listener) -> None:
     receiver(listener)
     tell()
