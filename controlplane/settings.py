@@ -13,7 +13,7 @@ from pathlib import Path
 from csp import constants as csp
 from django.templatetags.static import static
 
-from controlplane.core.environment import Environment, read_file
+from controlplane.core.environment import Environment, broker, read_file
 from controlplane.core.secretfile import kept, own_directory, own_file
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -135,6 +135,7 @@ else:
     # Every wait is limited: for the connection, a statement, a lock, and a host that vanished silently. A client idle
     # in a transaction is presumed dead: until the server ends it, it holds its locks and blocks every change.
     statement_s = env.int("DATABASE_STATEMENT_TIMEOUT", default=30, least=1)  # seconds; none for `migrate`
+    given = DATABASES["default"].get("OPTIONS", {})
     DATABASES["default"]["OPTIONS"] = {
         "connect_timeout": 5,  # seconds
         "keepalives": 1,
@@ -142,11 +143,12 @@ else:
         "keepalives_interval": 2,
         "keepalives_count": 2,
         "tcp_user_timeout": 8_000,  # milliseconds
+        **given,
+        # `?options=` in the address is added: alone it would remove these limits.
         "options": (
             f"-c statement_timeout={statement_s}s -c lock_timeout=20s"
-            " -c idle_in_transaction_session_timeout=15s"
-        ),
-        **DATABASES["default"].get("OPTIONS", {}),
+            f" -c idle_in_transaction_session_timeout=15s {given.get('options', '')}"
+        ).strip(),
     }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
@@ -154,7 +156,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # With Redis: change notifications between processes, the Celery broker, rate limits shared by all processes. Without:
 # each process polls the database, and the embedded runner runs the periodic jobs.
 REDIS_URL = env.str("REDIS_URL", default="")
-CELERY_BROKER_URL = REDIS_URL or None
+CELERY_BROKER_URL = broker(REDIS_URL)
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # wait for an unreachable broker without limit
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
@@ -325,6 +327,7 @@ CSRF_FAILURE_VIEW = "controlplane.core.problems.csrf_failure"
 # --- Logs ---------------------------------------------------------------------------------------------
 # json: one object per line, for machines. text: for people. The default depends on whether stderr is a terminal.
 LOG_FORMAT = env.word("LOG_FORMAT", ("text", "json"), default="text" if sys.stderr.isatty() else "json")
+LOG_LEVEL = env.word("LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"), default="INFO")
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -333,7 +336,7 @@ LOGGING = {
         "text": {"()": "controlplane.core.logs.TextLines"},
     },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT}},
-    "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="INFO").upper()},
+    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     # Django's own handlers would log everything twice, and send mail.
     "loggers": {"django": {"handlers": [], "propagate": True}, "axes": {"level": "WARNING"}},
 }
@@ -380,12 +383,11 @@ TOTALS_RETENTION_DAYS = env.int("POINTSMAN_TOTALS_RETENTION_DAYS", default=400, 
 PUBLIC_URL = env.str("PUBLIC_URL", default="")
 # Internal hosts and networks (`10.1.0.0/16`) that webhooks may call, also without TLS. Other internal addresses are
 # refused.
-WEBHOOK_ALLOWED = env.list("WEBHOOK_ALLOWED", default=[])
+WEBHOOK_ALLOWED = [name.lower() for name in env.list("WEBHOOK_ALLOWED", default=[])]
 HELD_AFTER_MINUTES = env.int("HELD_AFTER_MINUTES", default=240, least=1)  # a rollout held longer is reported
 # `smtp+tls://user:password@mail.example.org:587`; empty: no mail is sent.
-EMAIL_URL = env.str("EMAIL_URL", default="")
-if EMAIL_HOST_SET := bool(EMAIL_URL):
-    vars().update(env.email_url_config(EMAIL_URL))
+vars().update(_mail := env.email("EMAIL_URL", default=""))
+EMAIL_HOST_SET = bool(_mail)
 EMAIL_TIMEOUT = 10  # seconds
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="pointsman@localhost")
 

@@ -8,6 +8,7 @@ these.
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
@@ -45,10 +46,12 @@ class Environment(environ.FileAwareEnv):  # type: ignore[misc]
         return number
 
     def word(self, var: str, words: Collection[str], *, default: str) -> str:
+        """Return one of `words`, in whichever case it is set."""
         found: str = self.get_value(var, default=default)
-        if found not in words:
-            raise ImproperlyConfigured(f"{var} is {found[:40]!r}: use {' or '.join(words)}.")
-        return found
+        for word in words:
+            if found.lower() == word.lower():
+                return word
+        raise ImproperlyConfigured(f"{var} is {found[:40]!r}: use {' or '.join(words)}.")
 
     def db(self, var: str = "DATABASE_URL", default: Any = _NOTSET, engine: Any = None) -> dict[str, Any]:
         url = self.get_value(var, default=default)
@@ -63,6 +66,25 @@ class Environment(environ.FileAwareEnv):  # type: ignore[misc]
             raise ImproperlyConfigured(
                 f"{var} is not the address of a database: use sqlite:///path or postgres://user:password@host/name, "
                 "with a / in the password as %2F."
+            )
+        return found
+
+    def email(self, var: str = "EMAIL_URL", default: Any = _NOTSET, backend: Any = None) -> dict[str, Any]:
+        """Return Django's settings for mail; none if the value is empty."""
+        url = self.get_value(var, default=default)
+        try:
+            found: dict[str, Any] = self.email_url_config(url, backend=backend) if url else {}
+            parts = urlsplit(url)
+            # With a / in the password, the part before it was read as the host and the port.
+            wrong = parts.scheme.startswith("smtp") and (
+                not parts.hostname or url.count("@") != parts.netloc.count("@")
+            )
+        except (ValueError, ImproperlyConfigured):
+            wrong = True
+        if wrong:
+            raise ImproperlyConfigured(
+                f"{var} is not the address of a mail server: use smtp+tls://user:password@host:587, with a / in the "
+                "password as %2F."
             )
         return found
 
@@ -90,6 +112,13 @@ class Environment(environ.FileAwareEnv):  # type: ignore[misc]
                 "name. Choose a value that begins with another character."
             )
         return found
+
+
+def broker(redis_url: str) -> str | None:
+    """Return the address of the Celery broker. Celery has its own words for a socket file and a database on it."""
+    if redis_url.startswith("unix://"):
+        return redis_url.replace("unix://", "redis+socket://", 1).replace("?db=", "?virtual_host=", 1)
+    return redis_url or None
 
 
 def read_file(path: Path) -> None:

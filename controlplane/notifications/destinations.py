@@ -120,13 +120,17 @@ def _judge_name(found: Destination) -> None:
         _judge_address(found, found.literal)
     elif not _HOST.fullmatch(found.host) or len(found.host) > 253:
         raise _refused("Its host is neither a valid name nor an IP address.")
-    elif re.fullmatch(r"(0x[0-9a-f]*|\d+)", found.host.rsplit(".", 1)[-1]):
-        # 2130706433, 0x7f.1, 017700000001, 127.1: resolvers read them as addresses.
+    elif _is_number(found.host):
         raise _refused("Its host is a number that is not a valid IP address.")
     elif "." not in found.host and not _is_allowed(found.host):
         raise _refused("Its host has no domain, so it would be an internal name.")
     if found.scheme == "http" and not _is_allowed(found.host):
         raise _refused("It must begin with https://. Only hosts in WEBHOOK_ALLOWED may use http://.")
+
+
+def _is_number(host: str) -> bool:
+    """Return whether resolvers read the name as an address: 2130706433, 0x7f.1, 017700000001, 127.1."""
+    return re.fullmatch(r"(0x[0-9a-f]*|\d+)", host.rsplit(".", 1)[-1]) is not None
 
 
 def _judge_address(found: Destination, address: IP) -> None:
@@ -157,6 +161,13 @@ def _is_allowed(host: str) -> bool:
         return True
     literal = _literal(host)
     return literal is not None and any(literal in network for network in _allowed_networks())
+
+
+def can_be_allowed(text: str) -> bool:
+    """Return whether an entry of WEBHOOK_ALLOWED is a network, or a host name that `read` accepts."""
+    if _network(text) is not None:
+        return True
+    return _HOST.fullmatch(text) is not None and len(text) <= 253 and not _is_number(text)
 
 
 def _allowed_networks() -> list[Network]:

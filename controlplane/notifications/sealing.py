@@ -14,7 +14,6 @@ from django.conf import settings
 
 from controlplane.core.errors import Conflict
 
-
 UNREADABLE = (
     "A secret was sealed under another SECRET_KEY and cannot be read: set SECRET_KEY_FALLBACKS, rotate the webhook's "
     "secret, or enter the Slack address again."

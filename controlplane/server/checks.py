@@ -6,6 +6,7 @@ E003  the database is neither SQLite nor PostgreSQL
 E004  SQLite is older than 3.35               E008  SNAPSHOT_BUCKET is set, its packages are missing
 E007  the poll interval is out of range       E020  OIDC_ISSUER is set without a client, or is not a URL
 E009  TRUSTED_PROXIES or METRICS_ADDRESSES has an invalid address
+E010  WEBHOOK_ALLOWED has an entry that no webhook can match
                                               W001  an append-only trigger is missing
                                               W002  people log in over plain HTTP (--deploy)
 """
@@ -23,6 +24,7 @@ from django.db import connections
 
 from controlplane.audit import triggers
 from controlplane.core import signing
+from controlplane.notifications import destinations
 from controlplane.server import proxies
 
 OLDEST_SQLITE = (3, 35)  # RETURNING
@@ -108,6 +110,19 @@ def check_addresses(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
             hint = "Use addresses and networks such as 10.0.0.0/8, separated by commas."
             found.append(Error(f"{name}: {error}.", hint=hint, id="pointsman.E009"))
     return found
+
+
+@register()
+def check_webhooks(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    return [
+        Error(
+            f"WEBHOOK_ALLOWED: {text[:80]!r} is neither the name of a host nor a network.",
+            hint="Use names and networks such as hooks.internal,10.1.0.0/16, without https:// and without a port.",
+            id="pointsman.E010",
+        )
+        for text in settings.WEBHOOK_ALLOWED
+        if not destinations.can_be_allowed(text)
+    ]
 
 
 @register()

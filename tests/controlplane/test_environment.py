@@ -139,6 +139,11 @@ def test_it_names_a_file_that_is_missing(
         # Zero days would delete every outcome at the next pruning.
         ("POINTSMAN_OUTCOME_RETENTION_DAYS", "0", "POINTSMAN_OUTCOME_RETENTION_DAYS is 0; it must be from 9"),
         ("LOG_FORMAT", "xml", "LOG_FORMAT is 'xml': use text or json."),
+        (
+            "LOG_LEVEL",
+            "verbose",
+            "LOG_LEVEL is 'verbose': use DEBUG or INFO or WARNING or ERROR or CRITICAL.",
+        ),
     ],
 )
 def test_the_server_does_not_start_with_it(name: str, value: str, says: str, tmp_path: Path) -> None:
@@ -165,3 +170,66 @@ def test_an_earlier_secret_key_may_have_been_read_from_a_file(tmp_path: Path) ->
         "print(settings.SECRET_KEY_FALLBACKS)", POINTSMAN_VAR=str(tmp_path), SECRET_KEY_FALLBACKS="abc, def"
     )
     assert done.stdout.strip() == repr(["abc", "abc\n", "def", "def\n"]), done.stderr
+
+
+def test_options_in_the_database_address_keep_the_time_limits(tmp_path: Path) -> None:
+    """`?options=-c%20search_path%3Dx` replaced all of them."""
+    done = with_settings(
+        "print(settings.DATABASES['default']['OPTIONS']['options'])",
+        POINTSMAN_VAR=str(tmp_path),
+        DATABASE_URL="postgres://me:hush@host/name?options=-c%20search_path%3Dx&connect_timeout=9",
+    )
+    limits = "-c statement_timeout=30s -c lock_timeout=20s -c idle_in_transaction_session_timeout=15s"
+    assert done.stdout.strip() == f"{limits} -c search_path=x", done.stderr
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "smtp+tls://pointsman:hunter2/x@mail:587",  # the part before the / is read as a port
+        "smtp+tls://pointsman:587/hunter2@mail:587",
+        "smtp+tls://pointsman:hunter2@mail:https",
+        "smtp+tls://:587",
+        "mail.example.org:587",
+        "hunter2://mail",
+    ],
+)
+def test_it_refuses_what_is_no_mail_server_and_does_not_show_it(url: str, tmp_path: Path) -> None:
+    done = with_settings("", POINTSMAN_VAR=str(tmp_path), EMAIL_URL=url)
+    assert done.returncode == 1
+    assert "EMAIL_URL is not the address of a mail server" in done.stderr.splitlines()[-1]
+    assert "hunter2" not in done.stderr and "pointsman:" not in done.stderr
+
+
+def test_a_mail_server_is_read(env: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A", "smtp+tls://me:hunter%2F2@mail.example.org:587")
+    found = env.email("A", default="")
+    assert (found["EMAIL_HOST"], found["EMAIL_PORT"], found["EMAIL_USE_TLS"]) == (
+        "mail.example.org",
+        587,
+        True,
+    )
+    assert found["EMAIL_HOST_PASSWORD"] == "hunter/2"
+    monkeypatch.setenv("A", "consolemail://")
+    assert env.email("A", default="")["EMAIL_BACKEND"] == "django.core.mail.backends.console.EmailBackend"
+    monkeypatch.setenv("A", "")
+    assert env.email("A", default="") == {}
+
+
+def test_a_word_may_be_in_upper_or_lower_case(env: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A", "Warning")
+    assert env.word("A", ("INFO", "WARNING"), default="INFO") == "WARNING"
+
+
+@pytest.mark.parametrize(
+    ("url", "broker"),
+    [
+        ("unix:///run/redis.sock?db=2", "redis+socket:///run/redis.sock?virtual_host=2"),
+        ("redis://host:6379/0", "redis://host:6379/0"),
+        ("", None),
+    ],
+)
+def test_celery_reaches_redis_through_a_socket_too(url: str, broker: str | None, tmp_path: Path) -> None:
+    """Celery has another word for it, and died with `No such transport: unix`."""
+    done = with_settings("print(settings.CELERY_BROKER_URL)", POINTSMAN_VAR=str(tmp_path), REDIS_URL=url)
+    assert done.stdout.strip() == str(broker), done.stderr

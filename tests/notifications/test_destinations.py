@@ -8,6 +8,7 @@ import pytest
 
 from controlplane.notifications import destinations, sending
 from controlplane.notifications.destinations import DestinationRefused
+from controlplane.server import checks
 from tests.support.receivers import Listener, status
 
 REFUSED = [
@@ -145,3 +146,22 @@ def test_the_proxy_of_the_environment_is_not_used(listener: Listener, monkeypatc
 
 def _answers(*addresses: str) -> destinations.Resolve:
     return lambda host, port: addresses
+
+
+@pytest.mark.parametrize(
+    "text", ["hooks.internal", "chat", "10.1.0.0/16", "10.1.2.3/16", "127.0.0.1", "fc00::/7"]
+)
+def test_a_host_or_a_network_can_be_allowed(settings: Any, text: str) -> None:
+    settings.WEBHOOK_ALLOWED = [text]
+    assert checks.check_webhooks(None) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["10.1.0.0/33", "http://hooks.internal", "hooks.internal:8080", "Hooks.Internal", "[::1]", "*.internal"]
+    + ["10.1.0.300", "127.1", "my host"],
+)
+def test_an_entry_that_no_address_can_match_is_refused(settings: Any, text: str) -> None:
+    settings.WEBHOOK_ALLOWED = ["10.0.0.0/8", text]
+    (message,) = checks.check_webhooks(None)
+    assert message.id == "pointsman.E010" and repr(text) in message.msg and "WEBHOOK_ALLOWED" in message.msg
