@@ -1,6 +1,7 @@
 """Prometheus metrics: rollouts by state and hold, rollbacks, and how late the engine is."""
 
 from collections.abc import Iterable
+from itertools import product
 
 from django.db.models import Count, Min
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -8,6 +9,7 @@ from prometheus_client.metrics_core import Metric
 
 from controlplane.core import clock
 from controlplane.core.figures import DatabaseFigures
+from policies_app.models import Environment
 from rollout_app.engine.states import ACTIVE, ENDED, Event, State
 from rollout_app.models import Rollout, Transition
 
@@ -40,7 +42,12 @@ def _rolled_back() -> Metric:
         labels=["environment", "by"],
     )
     back = Transition.objects.filter(event__in=[Event.ROLL_BACK, Event.ABORT]).order_by()
-    return _filled(family, back.values_list("rollout__environment__name", "actor_kind").annotate(Count("pk")))
+    rows = back.values_list("rollout__environment__name", "actor_kind").annotate(Count("pk"))
+    # Without a 0 before it, the first rollback begins a series at 1. `increase()` is then 0, and no alert fires.
+    names = Environment.objects.values_list("name", flat=True)
+    counted = dict.fromkeys(product(names, ("system", "user", "key")), 0)
+    counted |= {(environment, by): number for environment, by, number in rows}
+    return _filled(family, ((*labels, number) for labels, number in counted.items()))
 
 
 def _filled(family: GaugeMetricFamily | CounterMetricFamily, rows: Iterable[tuple[str, str, int]]) -> Metric:

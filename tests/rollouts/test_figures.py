@@ -53,11 +53,21 @@ def test_it_counts_rollbacks_by_actor() -> None:
     actions.roll_back_rollout(by_engine, actor=SYSTEM, reason="it hurts")
     actions.roll_back_rollout(by_person, actor=BEN, reason="it hurts")
     actions.abort_rollout(aborted, actor=BEN, reason="not now")
-    assert figures("rollbacks_total") == {
+    counted = figures("rollbacks_total")
+    assert {labels: number for labels, number in counted.items() if number} == {
         (by_engine.environment.name, "system"): 1,
         (by_person.environment.name, "user"): 1,
         (aborted.environment.name, "user"): 1,
     }
+
+
+def test_the_first_rollback_of_an_environment_is_an_increase() -> None:
+    """Prometheus sees no increase in a series that begins at 1, so the alert missed the first rollback."""
+    rollout = places.started()
+    series = {(rollout.environment.name, by): 0 for by in ("system", "user", "key")}
+    assert figures("rollbacks_total") == series
+    actions.roll_back_rollout(rollout, actor=SYSTEM, reason="it hurts")
+    assert figures("rollbacks_total") == series | {(rollout.environment.name, "system"): 1}
 
 
 def test_it_exports_how_late_the_engine_is() -> None:
