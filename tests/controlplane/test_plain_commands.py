@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
+from django.core.management.base import SystemCheckError
 from django.db import OperationalError
 from django.test import override_settings
 
@@ -15,6 +16,7 @@ from controlplane import __main__ as program
 from controlplane.core import strictjson
 from controlplane.core.problems import flatten
 from controlplane.core.program import command
+from controlplane.management.commands import up
 from policies_app.fleet.acks import read_ack
 from tests.support.callers import Caller
 
@@ -88,6 +90,17 @@ def test_setup_shows_the_password_before_anything_can_fail(monkeypatch: pytest.M
         call_command("setup_instance", stdout=out)
     password = out.getvalue().partition("password: ")[2].partition(" ")[0]
     assert User.objects.get().check_password(password)
+
+
+def test_up_refuses_settings_that_cannot_work_before_it_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It left the system checks to `serve`, which skips them when another command calls it."""
+    called: list[str] = []
+    monkeypatch.setattr(up, "call_command", lambda name, **options: called.append(name))
+    with override_settings(POLL_INTERVAL_MS=1), pytest.raises(SystemCheckError, match=r"pointsman\.E007"):
+        call_command("up", skip_checks=False)
+    assert called == []
+    call_command("up", skip_checks=False)
+    assert called == ["migrate", "setup_instance", "serve"]
 
 
 def test_the_version_is_the_servers(

@@ -10,13 +10,13 @@ from django.core.management.base import BaseCommand
 
 class Command(BaseCommand):
     help = "Run migrate, setup_instance and serve. Existing data is kept."
-    requires_system_checks: list[str] = []  # `serve` runs them, once the tables exist
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--host", default=settings.HOST, help="address to listen on (HOST)")
         parser.add_argument("--port", type=int, default=settings.PORT, help="port to listen on (PORT)")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        # The system checks have run: these commands skip theirs when another command calls them.
         call_command("migrate", verbosity=0)
         call_command("setup_instance", stdout=self.stdout)
         call_command("serve", host=options["host"], port=options["port"], stdout=self.stdout)
