@@ -2,11 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from controlplane.audit.models import Entry
 from pointsman.cli import folders
+from pointsman.cli.changes import Change
+from pointsman.cli.server import Server
 from pointsman.policy import load
 from policies_app.models import Assignment, Model, PolicyVersion, Workload
 from rollout_app.models import GuardrailOverride, Rollout
@@ -104,6 +107,43 @@ def test_a_new_document_becomes_a_version_and_a_proposed_rollout(run: Run, folde
     assert (rollout.baseline.number, rollout.candidate.number, rollout.plan_name) == (1, 2, "two-steps")
     assert rollout.reason == "cheaper"
     assert run("apply", folder)[1].strip() == "No changes.", "it is under way"
+
+
+def test_a_version_that_somebody_else_adds_meanwhile_is_not_proposed(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("apply", folder)
+    policy(folder, "small", "large")
+    do = folders._do
+
+    def somebody_else_was_first(server: Server, change: Change, *rest: Any) -> Any:
+        if change.kind == "version":
+            other = load(POLICY.format(default="small", other="large") + "retry: {attempts: 1}\n")
+            server.post("workloads/chat/versions", {"policy": other})
+        return do(server, change, *rest)
+
+    monkeypatch.setattr(folders, "_do", somebody_else_was_first)
+    code, _, error = run("apply", folder, "--start")
+    assert (code, "It became version 3" in error) == (2, True), error
+    assert "Nothing was changed" not in error
+    assert not Rollout.objects.exists()
+    monkeypatch.setattr(folders, "_do", do)
+    assert run("apply", folder)[0] == 0
+    assert Rollout.objects.get().candidate.number == 3
+
+
+def four_eyes(folder: Path) -> None:
+    (folder / "environments.yaml").write_text("- {name: trial, four_eyes: true}\n")
+
+
+def test_a_first_version_that_waits_for_another_person_is_requested_once(run: Run, folder: Path) -> None:
+    four_eyes(folder)
+    code, said, error = run("apply", folder)
+    assert (code, error) == (0, "")
+    assert "serve version 1 of chat in trial: requested; another person must approve it" in said
+    assert not Assignment.objects.exists()
+    assert run("apply", folder)[:2] == (0, "No changes.\n")
+    assert run("plan", "--exit-code", folder)[0] == 0
 
 
 def test_returning_to_an_older_document_creates_no_version(run: Run, folder: Path) -> None:

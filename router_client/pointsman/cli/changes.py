@@ -7,11 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from pointsman.cli.desired import BOUND, Desired, DesiredWorkload, guardrail_name, guardrail_settings
+from pointsman.cli.output import CliError
 from pointsman.cli.server import Server, path
 
-__all__ = ["Change", "compare"]
+__all__ = ["Change", "Overtaken", "compare", "is_requested", "waiting_to_serve"]
 
 UNDER_WAY = ("draft", "awaiting_approval", "scheduled", "running", "paused", "rolling_back")
+
+
+class Overtaken(CliError):
+    """Another client changed the same thing first. What was sent has been made, with another outcome."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,7 @@ def _things(server: Server, kind: str, name: str, fields: Mapping[str, Any]) -> 
     """Yield the changes that create objects or update the fields that differ."""
     present = server.find(path(kind, name))
     if present is None:
-        yield Change("create", kind[:-1], name, _all(fields), _creates(kind, {**fields, "name": name}))
+        yield Change("create", kind[:-1], name, _all(fields), _posts(kind, {**fields, "name": name}))
         return
     different = _different(fields, present)
     if different:
@@ -64,7 +69,7 @@ def _workload(server: Server, wanted: DesiredWorkload) -> Iterator[Change]:
     present = server.find(path("workloads", wanted.name))
     if present is None:
         fields = {**wanted.fields, "name": wanted.name}
-        yield Change("create", "workload", wanted.name, _all(wanted.fields), _creates("workloads", fields))
+        yield Change("create", "workload", wanted.name, _all(wanted.fields), _posts("workloads", fields))
     elif different := _different(wanted.fields, present):
         body = {field: after for field, (_, after) in different.items()}
         yield Change(
@@ -100,12 +105,10 @@ def _policy(server: Server, wanted: DesiredWorkload, exists: bool) -> Iterator[C
     number = known.get(wanted.policy_digest)
     if number is None:
         number = max(known.values(), default=0) + 1
-        body = {"policy": wanted.policy}
+        where = path("workloads", wanted.name, "versions")
         details = {"digest": (None, wanted.policy_digest)}
-        yield Change(
-            "create", "version", f"{wanted.name}/{number}", details,
-            _creates(path("workloads", wanted.name, "versions"), body, reason_as="note"),
-        )  # fmt: skip
+        do = _adds_version(where, {"policy": wanted.policy}, number)
+        yield Change("create", "version", f"{wanted.name}/{number}", details, do)
     for environment, settings in wanted.environments.items():
         yield from _serving(server, wanted.name, environment, settings, number)
 
@@ -116,6 +119,8 @@ def _serving(
     present = server.find(path("environments", environment, "assignments", workload))
     name = f"{workload} in {environment}"
     if present is None or present.get("baseline") is None:
+        if waiting_to_serve(server, environment, workload, number):
+            return
         where = path("environments", environment, "assignments", workload, "serve")
         yield Change(
             "serve",
@@ -141,6 +146,20 @@ def _serving(
         body["plan"] = settings.get("plan", "standard")
     details = {"version": (present["baseline"], number), "plan": (None, body.get("plan", "stages"))}
     yield Change("propose", "rollout", f"of version {number} of {name}", details, _posts("rollouts", body))
+
+
+def waiting_to_serve(server: Server, environment: str, workload: str, number: int) -> bool:
+    """Return whether serving this version has been requested and waits for another person's approval."""
+    return any(
+        (one["action"], one["environment"], one["workload"], one["subject"].get("version"))
+        == ("assignment.serve_first", environment, workload, number)
+        for one in server.every("change-requests", state="waiting")
+    )
+
+
+def is_requested(answer: Any) -> bool:
+    """Return whether the API answered with a change request: the change waits for another person's approval."""
+    return isinstance(answer, Mapping) and "requested_by" in answer
 
 
 def _different(wanted: Mapping[str, Any], present: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -169,8 +188,21 @@ def _all(fields: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     return {name: (None, value) for name, value in fields.items() if name != "name"}
 
 
-def _creates(where: str, body: Mapping[str, Any], reason_as: str = "reason") -> Callable[[Server, str], Any]:
-    return lambda server, reason: server.post(where, {**body, reason_as: reason})
+def _adds_version(where: str, body: Mapping[str, Any], number: int) -> Callable[[Server, str], Any]:
+    """Return the change that adds the version. It fails if the version gets another number than the one planned.
+
+    The changes after it name the planned number, which is then somebody else's version.
+    """
+
+    def do(server: Server, reason: str) -> Any:
+        made = server.post(where, {**body, "note": reason})
+        if made["number"] != number:
+            raise Overtaken(
+                f"It became version {made['number']}, because another version was added meanwhile; run it again."
+            )
+        return made
+
+    return do
 
 
 def _posts(where: str, body: Mapping[str, Any]) -> Callable[[Server, str], Any]:

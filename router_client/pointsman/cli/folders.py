@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pointsman.cli.changes import Change, compare
+from pointsman.cli.changes import Change, Overtaken, compare, is_requested
 from pointsman.cli.desired import guardrail_name, guardrail_settings, read_folder
 from pointsman.cli.output import CliError, Output, Settings
 from pointsman.cli.rollouts import watch_until_done
@@ -72,7 +72,8 @@ def apply(
         for change in changes:
             answer = _do(server, change, reason, done)
             done.append(change.as_dict())
-            settings.output.say(f"{change}: done")
+            state = "requested; another person must approve it" if is_requested(answer) else "done"
+            settings.output.say(f"{change}: {state}")
             if change.action == "propose":
                 proposed.append(answer["id"])
                 if start and answer["state"] in ("draft", "scheduled"):
@@ -88,7 +89,8 @@ def _do(server: Server, change: Change, reason: str, done: Sequence[Any]) -> Any
     try:
         return change.do(server, reason)
     except CliError as error:
-        before = f" {len(done)} earlier changes were made." if done else " Nothing was changed."
+        nothing = "" if isinstance(error, Overtaken) else " Nothing was changed."
+        before = f" {len(done)} earlier changes were made." if done else nothing
         raise CliError(f"{change}: {error}{before}") from None
 
 
