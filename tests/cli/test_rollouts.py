@@ -7,7 +7,7 @@ import pytest
 
 from controlplane.access.models import Key
 from pointsman.cli import main
-from policies_app.models import Assignment, Model
+from policies_app.models import Assignment, Environment, Model
 from rollout_app.models import Rollout
 from tests.cli.conftest import Run
 from tests.support import builders
@@ -213,6 +213,44 @@ def test_init_creates_nothing_for_a_model_with_an_unknown_window(run: Run, tmp_p
     code, _, error = run("init", "--from", "litellm", tmp_path / "config.yaml", "-y")
     assert (code, "The context window of small is not known" in error) == (2, True), error
     assert not Model.objects.exists()
+
+
+def test_init_with_one_model_creates_nothing(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(LITELLM[: LITELLM.index("  - model_name: large")])
+    (tmp_path / "prices.json").write_text(json.dumps(PRICES))
+    arguments = (
+        "init",
+        "--from",
+        "litellm",
+        tmp_path / "config.yaml",
+        "--prices",
+        tmp_path / "prices.json",
+        "-y",
+    )
+    code, _, error = run(*arguments)
+    assert (code, "A policy needs a second model as the fallback" in error) == (2, True), error
+    assert not Model.objects.exists() and not Environment.objects.exists()
+
+
+def test_init_leaves_what_is_served_already_and_says_so(
+    run: Run, assignment: Assignment, tmp_path: Path
+) -> None:
+    where = ("--workload", assignment.workload.name, "-e", assignment.environment.name)
+    code, said, error = run(*from_litellm(tmp_path), *where)
+    assert (code, error) == (0, "")
+    assert "serves version 1 already, and nothing about it was changed." in said
+    assert "everything goes to" not in said
+
+
+def test_init_under_four_eyes_requests_the_first_version_once(run: Run, tmp_path: Path) -> None:
+    builders.environment("prod", four_eyes=True)
+    arguments = (*from_litellm(tmp_path), "-e", "prod")
+    for _ in range(2):
+        code, said, error = run(*arguments)
+        assert (code, error) == (0, "")
+        assert "Serving version 1 in prod was requested; another person must approve it." in said
+        assert "prod serves version 1" not in said and "as before" not in said
+    assert not Assignment.objects.exists()
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,13 @@ from typing import Annotated, Any
 
 import typer
 
+from pointsman.cli.changes import is_requested, waiting_to_serve
 from pointsman.cli.output import CliError, Output, Settings, lines
 from pointsman.cli.server import Server, path
 
 __all__ = ["FoundModel", "models_of_litellm", "register"]
 
+REASON = "pointsman init"  # in the audit log
 _PRICE_MAPS = ("model_prices_and_context_window_backup.json", "model_prices_and_context_window.json")
 
 
@@ -69,13 +71,18 @@ def init(
         write.touch(mode=0o600)
     with settings.connect() as server:
         done = list(_set_up(server, found, workload, environment, owner, model, task_type, quality_bar))
+        serving, version = _serve(server, workload, environment)
         key = server.post(
             "keys", {"kind": "router", "environment": environment, "label": f"{workload}, by init"}
         )
     if write is not None:
         write.chmod(0o600)
         write.write_text(f"POINTSMAN_URL={settings.server}\nPOINTSMAN_KEY={key['key']}\n", encoding="utf-8")
-    _tell(settings, done, workload, environment, model, found, key["key"], write)
+    made = any(one.startswith("version ") for one in done)
+    if serving == "now":
+        done.append(f"{environment} serves version {version}")
+    ending = _ending(workload, environment, model if made else None, serving, version)
+    _tell(settings, done, workload, environment, ending, found, key["key"], write)
 
 
 def _refuse_unknown_windows(found: list[FoundModel]) -> None:
@@ -92,7 +99,12 @@ def _set_up(
     task_type: str, quality_bar: float,
 ) -> Iterator[str]:  # fmt: skip
     """Create what is missing, step by step; a second run continues where the first one stopped."""
-    reason = "pointsman init"
+    exists = server.find(path("workloads", workload)) is not None
+    versions = list(server.every(path("workloads", workload, "versions"))) if exists else []
+    if not versions and len(found) < 2:
+        raise CliError(
+            "A policy needs a second model as the fallback; add one to the configuration. Nothing was created."
+        )
     if server.find(path("environments", environment)) is None:
         server.post("environments", {"name": environment, "four_eyes": False})
         yield f"environment {environment}"
@@ -105,33 +117,37 @@ def _set_up(
                     "output_nusd_per_mtok": one.output_nusd_per_mtok, "context_window": one.context_window}  # fmt: skip
             server.post("models", {name: value for name, value in body.items() if value is not None})
             yield f"model {one.name}"
-    if server.find(path("workloads", workload)) is None:
+    if not exists:
         body = {"name": workload, "task_type": task_type, "quality_bar": f"{quality_bar:g}", "owner": owner}
         server.post("workloads", body)
         yield f"workload {workload}"
-    versions = list(server.every(path("workloads", workload, "versions")))
     if not versions:
         policy = _first_policy(workload, model, found)
         server.post(
-            path("workloads", workload, "versions"), {"policy": policy, "note": f"{reason}: today's model"}
+            path("workloads", workload, "versions"), {"policy": policy, "note": f"{REASON}: today's model"}
         )
         yield f"version 1 of {workload}: everything to {model}"
-    present = server.find(path("environments", environment, "assignments", workload))
-    if present is None or not present.get("baseline"):
-        where = path("environments", environment, "assignments", workload, "serve")
-        server.post(where, {"version": 1, "reason": reason})
-        yield f"{environment} serves version 1"
+
+
+def _serve(server: Server, workload: str, environment: str) -> tuple[str, int]:
+    """Let the environment serve version 1 unless it serves one. Return "now", "already" or "requested", and the
+    version."""
+    where = path("environments", environment, "assignments", workload)
+    present = server.find(where)
+    if present is not None and present.get("baseline"):
+        return "already", present["baseline"]
+    if waiting_to_serve(server, environment, workload, 1):
+        return "requested", 1
+    answer = server.post(f"{where}/serve", {"version": 1, "reason": REASON})
+    return "requested" if is_requested(answer) else "now", 1
 
 
 def _first_policy(workload: str, model: str, found: list[FoundModel]) -> dict[str, Any]:
-    """Return a policy that sends everything to today's model, with another model as the fallback if there is one."""
-    other = next((one.name for one in found if one.name != model), None)
-    models = {"today": {"model": model}}
-    if other is not None:
-        models = {"other": {"model": other}, **models}
+    """Return a policy that sends everything to today's model, with another model as the fallback."""
+    other = next(one.name for one in found if one.name != model)
     return {
-        "format": 1, "workload": workload, "models": models, "default": "today",
-        "fallback": ["other" if other is not None else "today"],
+        "format": 1, "workload": workload, "models": {"other": {"model": other}, "today": {"model": model}},
+        "default": "today", "fallback": ["other"],
     }  # fmt: skip
 
 
@@ -274,7 +290,7 @@ def _tell(
     done: list[str],
     workload: str,
     environment: str,
-    model: str,
+    ending: str,
     found: list[FoundModel],
     key: str,
     written: Path | None,
@@ -303,8 +319,22 @@ def _tell(
         text += "\n\nFor the router (the key is shown only once):\n" + lines(
             {"POINTSMAN_URL": settings.server, "POINTSMAN_KEY": key}
         )
-    text += f"\n\nRequest the model pointsman/{workload} from LiteLLM; everything goes to {model}, as before."
-    output.data(document, text)
+    output.data(document, f"{text}\n\n{ending}")
+
+
+def _ending(workload: str, environment: str, model: str | None, serving: str, version: int) -> str:
+    """Return what happens to requests now. `model` is None if version 1 is not the one that `init` makes."""
+    if serving == "requested":
+        return (
+            f"Serving version {version} in {environment} was requested; another person must approve it. Until then "
+            f"{environment} serves nothing for {workload}."
+        )
+    request = f"Request the model pointsman/{workload} from LiteLLM"
+    if serving == "already":
+        return f"{request}; {environment} serves version {version} already, and nothing about it was changed."
+    if model is None:
+        return f"{request}; {environment} serves version {version} now, which existed already."
+    return f"{request}; everything goes to {model}, as before."
 
 
 def _yaml(file: Path) -> Any:
