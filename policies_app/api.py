@@ -192,7 +192,7 @@ class ValidationSerializer(fields.Serializer[Any]):
 class ValidateView(ApiView):
     """Report every problem of a document at once. Nothing is saved."""
 
-    open_to_agents = True
+    open_to_agents = computes = True
 
     @extend_schema(request=serializers.VersionInput, responses=ValidationSerializer)
     def post(self, request: Request, workload: str) -> Response:

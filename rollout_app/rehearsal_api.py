@@ -82,7 +82,8 @@ class BacktestInput(TriedInput):
 class BacktestView(ApiView):
     """Compute what versions would have answered correctly and cost over recorded tasks. Nothing is stored."""
 
-    most_bytes, open_to_agents = waiting.MOST_BYTES, True
+    most_bytes = waiting.MOST_BYTES
+    open_to_agents = computes = True
 
     @extend_schema(request=BacktestInput, responses=OpenApiTypes.OBJECT)
     def post(self, request: Request, workload: str) -> Response:
@@ -117,7 +118,7 @@ class DecideView(ApiView):
     each version sends to which model, and where the versions differ.
     """
 
-    open_to_agents = True
+    open_to_agents = computes = True
 
     @extend_schema(request=DecideInput, responses=OpenApiTypes.OBJECT)
     def post(self, request: Request, workload: str) -> Response:
@@ -141,7 +142,7 @@ class DecideView(ApiView):
 class DryRunView(ApiView):
     """Show what other margins would have done with this rollout's outcomes. Changes nothing."""
 
-    open_to_agents = True
+    open_to_agents = computes = True
 
     @extend_schema(request=inputs.DryRunInput, responses=OpenApiTypes.OBJECT)
     def post(self, request: Request, rollout: UUID) -> Response:

@@ -249,9 +249,11 @@ def export(request: HttpRequest, form: str) -> HttpResponse:
 def verify_page(request: HttpRequest) -> HttpResponse:
     """Show a button that verifies the whole log, and the findings."""
     must(request, Role.VIEWER, "")
-    found = verification.verify() if request.method == "POST" else None
+    with_file = verification.keeps_file()
+    found = verification.verify(with_file=with_file) if request.method == "POST" else None
     last = Checkpoint.objects.order_by("-seq").first()
-    context = {"found": found, "last": last, "head": Head.objects.filter(pk=HEAD).first()}
+    head = Head.objects.filter(pk=HEAD).first()
+    context = {"found": found, "last": last, "head": head, "with_file": with_file}
     trail = [("Audit", reverse("console:audit"))]
     return page(request, "audit/verify.html", context, title="Verify", crumbs=trail)
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from django.conf import settings
 from django.db import connection, transaction
 
 from controlplane.audit import chain, checkpoints, entries, log, notes
@@ -45,6 +46,12 @@ def verify(
     file = checkpoints.file_text() if with_file else ""
     with _one_moment():
         return _verify(keys, copies, file, with_file)
+
+
+def keeps_file() -> bool:
+    """Return whether this machine keeps the checkpoint file: always if it runs the periodic jobs, so that a deleted
+    file is noticed; otherwise if it is here."""
+    return bool(settings.EMBEDDED_RUNNER) or checkpoints.checkpoint_file().exists()
 
 
 def _verify(keys: Sequence[bytes], copies: Sequence[str], file: str, with_file: bool) -> Verified:

@@ -133,6 +133,9 @@ class ApiView(APIView):
     most_bytes: ClassVar[int] = strictjson.MAX_BYTES  # the largest body
     # Members of a response that are shown only once. The copy stored for an `Idempotency-Key` has null instead.
     shown_once: ClassVar[tuple[str, ...]] = ()
+    # Whether POST only computes. `Idempotency-Key` is then ignored: a stored answer would be outdated, and a transaction
+    # around a long computation would keep others from writing (SQLite).
+    computes: ClassVar[bool] = False
     # Whether a key with the scope `agent` may write here. New views must opt in.
     open_to_agents: ClassVar[bool] = False
     # The query parameters of GET, and of DELETE. Any other is refused, as is every one of another method.
@@ -235,12 +238,12 @@ class ApiView(APIView):
 
 
 def _idempotent(post: Callable[..., Response]) -> Callable[..., Response]:
-    """Run `post` once per `Idempotency-Key` of a caller; unchanged without the header."""
+    """Run `post` once per `Idempotency-Key` of a caller; unchanged without the header, or if it only computes."""
 
     @wraps(post)
     def once(self: ApiView, request: Request, *args: Any, **kwargs: Any) -> Response:
         key = request.headers.get("Idempotency-Key")
-        if key is None:
+        if key is None or self.computes:
             return post(self, request, *args, **kwargs)
         secrets: dict[str, Any] = {}
 

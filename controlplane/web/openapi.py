@@ -103,7 +103,8 @@ class Schema(AutoSchema):
         asked = self._asks_for_version()
         if asked is not None and not any(getattr(one, "name", "") == "If-Match" for one in found):
             found.append(if_match(required=asked))
-        return [*found, IDEMPOTENCY_KEY] if self.method == "POST" else found
+        once = self.method == "POST" and not getattr(self.view, "computes", False)
+        return [*found, IDEMPOTENCY_KEY] if once else found
 
     def _asks_for_version(self) -> bool | None:
         """Return True if the view requires `If-Match`, False if it is optional, None if the view does not read it."""

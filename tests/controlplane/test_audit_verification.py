@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 
+from controlplane.access import actions as access
 from controlplane.audit import checkpoints, log, notes, subjects, verification
 from controlplane.audit.models import Checkpoint, Entry, Head
 from controlplane.audit.subjects import Subject, Witness
 from controlplane.core.actors import SYSTEM
 from tests.support import append_only
 from tests.support.callers import Caller
+from tests.support.pages import text
+from tests.support.people import logged_in
 
 FALSE = "f" * 64
 
@@ -69,6 +72,32 @@ def test_the_id_is_in_the_checkpoints_if_the_first_entry_is_damaged_too() -> Non
         ("altered", 1, ""),
         ("altered", 0, "head"),
     ]
+
+
+@needs
+@pytest.mark.parametrize("embedded", [True, False])
+def test_a_gateway_whose_jobs_run_elsewhere_has_no_file_to_compare_with(embedded: bool, settings: Any) -> None:
+    """Kubernetes: only the workers write the file, so the button was red from the first checkpoint on."""
+    settings.EMBEDDED_RUNNER = embedded
+    access.grant_role(access.create_person("ann", actor=SYSTEM, reason="new"), "viewer", "", actor=SYSTEM)
+    call = Caller("viewer")
+    checkpoints.make()
+    checkpoints.checkpoint_file().unlink()
+    answer = call("POST", "audit/verification").json()
+    page = logged_in("ann").post("/console/audit/verify/")
+    told = [finding["sentence"] for finding in answer["findings"]]
+    assert answer["verified"] is not embedded, "where the jobs run, a deleted file is a finding"
+    assert told == (["its checkpoint is not in the file"] if embedded else [])
+    assert ("Verified: " in text(page)) is not embedded
+    assert found() == ["checkpoint 3: missing: its checkpoint is not in the file"], "the command is strict"
+
+
+@needs
+def test_a_file_that_is_here_is_compared_also_where_the_jobs_run_elsewhere(settings: Any) -> None:
+    settings.EMBEDDED_RUNNER = False
+    write(), checkpoints.make()
+    checkpoints.checkpoint_file().write_text("")
+    assert Caller("viewer")("POST", "audit/verification").json()["verified"] is False
 
 
 @needs
