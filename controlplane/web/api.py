@@ -133,8 +133,8 @@ class ApiView(APIView):
     most_bytes: ClassVar[int] = strictjson.MAX_BYTES  # the largest body
     # Members of a response that are shown only once. The copy stored for an `Idempotency-Key` has null instead.
     shown_once: ClassVar[tuple[str, ...]] = ()
-    # Whether POST only computes. `Idempotency-Key` is then ignored: a stored answer would be outdated, and a transaction
-    # around a long computation would keep others from writing (SQLite).
+    # Whether POST only computes. `Idempotency-Key` is then ignored: a stored answer would be outdated, and a
+    # transaction around a long computation would keep others from writing (SQLite).
     computes: ClassVar[bool] = False
     # Whether a key with the scope `agent` may write here. New views must opt in.
     open_to_agents: ClassVar[bool] = False

@@ -113,7 +113,7 @@ def test_the_audit_log_is_verified_remotely(run: Run, workload: Workload) -> Non
 
 def test_a_log_without_entries_is_not_called_verified(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     empty = verification.Verified(findings=[], count=0, hash="", checkpoint=None)
-    monkeypatch.setattr(verification, "verify", lambda: empty)
+    monkeypatch.setattr(verification, "verify", lambda **_: empty)
     code, said, _ = run("audit", "verify")
     assert (code, said.strip()) == (2, "No entries yet: nothing was verified.")
 

@@ -76,7 +76,9 @@ def test_the_id_is_in_the_checkpoints_if_the_first_entry_is_damaged_too() -> Non
 
 @needs
 @pytest.mark.parametrize("embedded", [True, False])
-def test_a_gateway_whose_jobs_run_elsewhere_has_no_file_to_compare_with(embedded: bool, settings: Any) -> None:
+def test_a_gateway_whose_jobs_run_elsewhere_has_no_file_to_compare_with(
+    embedded: bool, settings: Any
+) -> None:
     """Kubernetes: only the workers write the file, so the button was red from the first checkpoint on."""
     settings.EMBEDDED_RUNNER = embedded
     access.grant_role(access.create_person("ann", actor=SYSTEM, reason="new"), "viewer", "", actor=SYSTEM)

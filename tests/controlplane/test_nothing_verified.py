@@ -102,7 +102,7 @@ def test_an_empty_log_is_not_verified() -> None:
 @pytest.mark.django_db
 def test_neither_the_page_nor_the_api_calls_an_empty_log_verified(monkeypatch: pytest.MonkeyPatch) -> None:
     empty = verification.Verified(findings=[], count=0, hash="", checkpoint=None)
-    monkeypatch.setattr(verification, "verify", lambda: empty)
+    monkeypatch.setattr(verification, "verify", lambda **_: empty)
     answer = Caller()("POST", "audit/verification", {})
     assert (answer.status_code, answer.json()["verified"]) == (200, False)
     page = text(logged_in("vera", "viewer").post("/console/audit/verify/"))
