@@ -4,7 +4,7 @@ Money in nano-US-dollars, shares 0 … 1, times in RFC 3339; null: unknown.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -39,7 +39,7 @@ _SUMS = ("tasks", "successes", "failures", "ungraded", "errors", "cost_n", "cost
 
 
 def evidence_report(rollout: Rollout) -> dict[str, Any]:
-    """Return the report. A part that cannot be computed is null and named in `caveats`."""
+    """Return the report. A part that cannot be computed is null, and named in `failed` and in `caveats`."""
     now, failed = clock.now(), list[str]()
     parts: dict[str, Any] = {
         name: _part(name, read, failed)
@@ -60,7 +60,11 @@ def evidence_report(rollout: Rollout) -> dict[str, Any]:
         "who": _who(rollout),
         "why": rollout.reason,
         **parts,
-        "caveats": [*_caveats(rollout, parts), *(f"{name} could not be computed." for name in failed)],
+        "failed": failed,
+        "caveats": [
+            *_caveats(rollout, parts, failed),
+            *(f"{name.capitalize()} could not be computed." for name in failed),
+        ],
     }
 
 
@@ -69,7 +73,7 @@ def _part(name: str, read: Callable[[], Any], failed: list[str]) -> Any:
         return read()
     except Exception:
         log.exception("%s of an evidence report could not be computed", name)
-        failed.append(name.capitalize())
+        failed.append(name)
         return None
 
 
@@ -242,12 +246,14 @@ def _audit(rollout: Rollout) -> dict[str, Any]:
 # --- caveats ------------------------------------------------------------------------------------------------
 
 
-def _caveats(rollout: Rollout, parts: dict[str, Any]) -> list[str]:
+def _caveats(rollout: Rollout, parts: dict[str, Any], failed: Collection[str]) -> list[str]:
+    """Return the caveats of the parts that could be computed: of the others, nothing is known."""
+    unjudged = parts["judgement"] is None and "judgement" not in failed
     return [
         *_of_the_state(rollout),
-        *_of_the_arms(parts["review"]),
+        *(() if "review" in failed else _of_the_arms(parts["review"])),
         *((parts["before"] or {}).get("unknown", ()) if rollout.started_at is None else ()),
-        *(["Nothing has been judged yet."] if parts["judgement"] is None else ()),
+        *(["Nothing has been judged yet."] if unjudged else ()),
     ]
 
 

@@ -5,7 +5,7 @@ Names and reasons are user input and are escaped.
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -21,12 +21,23 @@ _MOST = 20  # maximum rows of a table of endpoints
 def as_markdown(report: Document) -> str:
     """Return the whole report."""
     parts: Sequence[Iterable[str]] = (
-        _title(report), _change(report["what"]), _people(report["who"]), _radius(report["before"]),
-        _shadow(report["shadow"]), _stages(report["stages"]), _verdicts(report["judgement"]),
-        _arms(report["review"]), _realised(report["realised"]), _caveats(report), _proof(report),
+        _title(report), _change(report["what"]), _people(report["who"]),
+        _part(report, "before", "Blast radius, before anything moved", _radius),
+        _part(report, "shadow", "Shadow", _shadow), _part(report, "stages", "Stages", _stages),
+        _part(report, "judgement", "Verdicts", _verdicts),
+        _part(report, "review", "Both arms in the same minutes", _arms),
+        _part(report, "realised", "After completion", _realised), _caveats(report),
+        _part(report, "audit", "Proof", _proof),
     )  # fmt: skip
     lines = [line for part in parts for line in part]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _part(report: Document, name: str, heading: str, write: Callable[[Any], Iterator[str]]) -> Iterator[str]:
+    """Write a part below its heading. What could not be computed is not nothing."""
+    lines = ["Could not be computed.", ""] if name in report["failed"] else list(write(report[name]))
+    if lines:
+        yield from (f"## {heading}", "", *lines)
 
 
 def _title(report: Document) -> Iterator[str]:
@@ -96,8 +107,6 @@ def _event(each: Document) -> str:
 
 
 def _radius(before: Document | None) -> Iterator[str]:
-    yield "## Blast radius, before anything moved"
-    yield ""
     if before is None:
         yield "Not known."
         yield ""
@@ -114,8 +123,6 @@ def _radius(before: Document | None) -> Iterator[str]:
 
 
 def _shadow(shadow: Document | None) -> Iterator[str]:
-    yield "## Shadow"
-    yield ""
     if shadow is None:
         yield "No decision was made in shadow."
         yield ""
@@ -139,13 +146,11 @@ def _shadow(shadow: Document | None) -> Iterator[str]:
     yield ""
 
 
-def _stages(stages: Sequence[Document] | None) -> Iterator[str]:
-    yield "## Stages"
-    yield ""
+def _stages(stages: Sequence[Document]) -> Iterator[str]:
     rows = [
         [_stage_name(stage), _at(stage["entered_at"]), _at(stage["left_at"]),
          *(_arm(stage["arms"][arm]) for arm in ("baseline", "candidate"))]
-        for stage in stages or ()
+        for stage in stages
     ]  # fmt: skip
     yield from _table(["stage", "from", "to", "baseline", "candidate"], rows)
 
@@ -159,8 +164,6 @@ def _arm(sums: Document | None) -> str:
 
 
 def _verdicts(judgement: Document | None) -> Iterator[str]:
-    yield "## Verdicts"
-    yield ""
     if judgement is None:
         yield "Nothing has been judged."
         yield ""
@@ -184,8 +187,6 @@ def _verdicts(judgement: Document | None) -> Iterator[str]:
 
 
 def _arms(review: Document | None) -> Iterator[str]:
-    yield "## Both arms in the same minutes"
-    yield ""
     if review is None:
         yield "The rollout has not started."
         yield ""
@@ -208,10 +209,8 @@ def _arms(review: Document | None) -> Iterator[str]:
 
 
 def _realised(found: Document | None) -> Iterator[str]:
-    yield "## After completion"
-    yield ""
     if found is None:
-        yield "The rollout is not completed, so there is nothing to compare."
+        yield "There is nothing to compare: the rollout is not completed, or was completed just now."
         yield ""
         return
     yield from (f"- {_text(sentence)}" for sentence in found["sentences"])
@@ -231,12 +230,9 @@ def _caveats(report: Document) -> Iterator[str]:
     yield ""
 
 
-def _proof(report: Document) -> Iterator[str]:
-    audit = report["audit"]
-    if audit is None or not audit["entries"]:
+def _proof(audit: Document) -> Iterator[str]:
+    if not audit["entries"]:
         return
-    yield "## Proof"
-    yield ""
     yield (
         f"{audit['entries']} audit entries, {audit['first']} to {audit['last']}, the last with hash "
         f"`{audit['last_hash']}`. `manage.py audit verify` proves that they are unchanged; the JSON of this report "

@@ -241,6 +241,37 @@ def test_a_failing_part_is_named_and_the_rest_is_present(
     assert "## Stages" in as_markdown(report)
 
 
+@pytest.mark.parametrize(
+    ("name", "part", "heading"),
+    [
+        ("radius_of", "before", "Blast radius, before anything moved"),
+        ("_shadow", "shadow", "Shadow"),
+        ("_stages", "stages", "Stages"),
+        ("evaluations.judged", "judgement", "Verdicts"),
+        ("review_rollout", "review", "Both arms in the same minutes"),
+        ("realised", "realised", "After completion"),
+        ("_audit", "audit", "Proof"),
+    ],
+)
+def test_a_failing_part_is_not_taken_for_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch, name: str, part: str, heading: str
+) -> None:
+    """Regression: "It has not started, so no arm has served anything.", where the review had failed."""
+
+    def broken(*given: Any) -> Any:
+        raise OverflowError
+
+    rollout = completed(place)
+    rollout.evidence = {"format": 1}
+    monkeypatch.setattr(f"rollout_app.evidence_report.gather.{name}", broken)
+    report = evidence_report(rollout)
+    assert part in report["failed"] and f"{part.capitalize()} could not be computed." in report["caveats"]
+    page = as_markdown(report)
+    assert f"## {heading}\n\nCould not be computed.\n" in page
+    told = " ".join(report["caveats"]) + page
+    assert "has not started" not in told and (part != "judgement" or "Nothing has been judged" not in told)
+
+
 def test_it_says_which_approvals_no_longer_count(db: None) -> None:
     """A change board must not take a withdrawn approval, or one of an earlier plan, for one of this rollout."""
     environment, workload = builders.environment(four_eyes=True), builders.workload()
