@@ -17,6 +17,7 @@ from pointsman.reporting.histogram import Histogram
 from rollout_app.backtest.curve import Point, RouterScore, aiq, by_score, hull, mixed, pgr, random_router
 from rollout_app.backtest.follow import Followed, Unrecorded, follow
 from rollout_app.backtest.tally import (
+    FEW,
     GROUPS,
     Interval,
     Resamples,
@@ -130,6 +131,11 @@ class Run:
         self.counts = {name: Counts() for name in policies}
         self.singles = {model: Tally() for model in self.models}
         self.oracle = Tally()
+        # By model's place: the tasks on which it and the tally's differ, until there are `FEW`.
+        self.differing = {
+            tally: dict.fromkeys(range(len(self.models)), 0)
+            for tally in (self.oracle, *self.tallies.values(), *self.singles.values())
+        }
         self.resamples: Resamples | None = None  # drawn after all tasks are added
         self.outcomes = [array("b") for _ in self.models]  # by model, of the tasks with a score: 1 or 0
         self.scores = array("d")
@@ -170,9 +176,12 @@ class Run:
         outcomes: list[tuple[Tally, Answer | Followed]] = [(self.oracle, best)]
         outcomes += [(self.tallies[name], one) for name, one in followed.items()]
         outcomes += [(self.singles[model], at) for model, at in zip(self.models, answers, strict=True)]
+        right = [answer.success is True for answer in answers]
         for tally, done in outcomes:
             cost, score = done.cost_nusd if known else None, done.quality if scored else None
             tally.add(group, done.success is True, cost, score)
+            if few := self.differing[tally]:
+                _count_differing(few, done.success is True, right)
         for name, one in followed.items():
             self.counts[name].add(one)
         if self.score is not None and (value := _score(task, self.score)) is not None:
@@ -251,7 +260,7 @@ class Run:
             per_task,
             of_costs(per_success, mine),
             of_costs(saving, mine, theirs),
-            of_difference(change, mine, theirs),
+            of_difference(change, mine, theirs, self.differing[tally].get(self.models.index(strong), FEW)),
             mix,
             gap,
             self.counts.get(name),
@@ -307,6 +316,14 @@ def _are_scored(answers: Sequence[Answer], followed: Mapping[str, Followed]) -> 
         return False
     by_policies = all(one.quality is not None for one in followed.values())
     return by_policies and all(answer.quality is not None for answer in answers)
+
+
+def _count_differing(few: dict[int, int], good: bool, right: Sequence[bool]) -> None:
+    """Count the models whose outcome differs. Those with `FEW` differing tasks are no longer counted."""
+    for place in [place for place in few if right[place] != good]:
+        few[place] += 1
+        if few[place] >= FEW:
+            del few[place]
 
 
 def _cheapest_right(answers: Sequence[Answer]) -> Answer:

@@ -5,7 +5,8 @@ bootstrap for sums of groups; up to `GROUPS` tasks, each is its own group, and i
 1979). A million tasks use as much memory as a few hundred.
 
 With fewer than `FEW` successes or failures the bootstrap is too certain: of 2 good tasks out of 2 every resample is
-good. Then a share's interval is Wilson's, and a cost per success has none.
+good. Then a share's interval is Wilson's, and a cost per success has none. The same holds for the difference of two
+shares with fewer than `FEW` tasks on which they differ.
 """
 
 import math
@@ -16,7 +17,7 @@ from dataclasses import dataclass, replace
 GROUPS = 400  # an interval from 400 groups is as wide as one from all tasks, to within a few per cent
 RESAMPLES = 1_000
 LEVEL = 0.95
-FEW = 10  # successes or failures
+FEW = 10  # successes, failures or differing tasks
 _Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
 
@@ -148,16 +149,39 @@ def of_share(found: Interval, sums: TaskSums) -> Interval:
     return wilson(found.value, sums.n, _Z)
 
 
-def of_difference(found: Interval, mine: TaskSums, other: TaskSums) -> Interval:
-    """Return the interval of a difference of accuracies; with few successes or failures from both shares' intervals
-    (Newcombe 1998, Statistics in Medicine 17:873, method 10), which is wider than necessary for paired tasks.
+def of_difference(found: Interval, mine: TaskSums, other: TaskSums, differing: int) -> Interval:
+    """Return the interval of a difference of accuracies.
+
+    With few successes or failures it comes from both shares' intervals (Newcombe 1998, Statistics in Medicine 17:873,
+    method 10), which is wider than necessary for paired tasks. With few `differing` tasks (only one of the two is
+    right), whose resamples are too alike, it is that for paired tasks (Newcombe 1998, Statistics in Medicine 17:2635,
+    method 10). Without any the two are equal, and there is nothing to resample.
     """
-    if found.value is None or not (_are_few(mine) or _are_few(other)):
+    if found.value is None:
         return found
+    if _are_few(mine) or _are_few(other):
+        return _of_both(found.value, mine, other, 0.0)
+    if 0 < differing < FEW:
+        return _of_both(found.value, mine, other, _correlation(mine, other, differing))
+    return found
+
+
+def _of_both(difference: float, mine: TaskSums, other: TaskSums, correlation: float) -> Interval:
     p, q = (wilson(sums.successes / sums.n, sums.n, _Z) for sums in (mine, other))
-    down = math.hypot((p.value or 0) - (p.low or 0), (q.high or 0) - (q.value or 0))
-    up = math.hypot((p.high or 0) - (p.value or 0), (q.value or 0) - (q.low or 0))
-    return Interval(found.value, max(-1.0, found.value - down), min(1.0, found.value + up))
+    p_down, p_up = (p.value or 0) - (p.low or 0), (p.high or 0) - (p.value or 0)
+    q_down, q_up = (q.value or 0) - (q.low or 0), (q.high or 0) - (q.value or 0)
+    down = math.sqrt(max(0.0, p_down**2 + q_up**2 - 2 * correlation * p_down * q_up))
+    up = math.sqrt(max(0.0, p_up**2 + q_down**2 - 2 * correlation * p_up * q_down))
+    return Interval(difference, max(-1.0, difference - down), min(1.0, difference + up))
+
+
+def _correlation(mine: TaskSums, other: TaskSums, differing: int) -> float:
+    """Return the correlation of both outcomes over the tasks, with Newcombe's continuity correction."""
+    both = (mine.successes + other.successes - differing) / 2
+    neither = mine.n - differing - both
+    excess = both * neither - (mine.successes - both) * (other.successes - both)
+    failed = (mine.n - mine.successes) * (other.n - other.successes)
+    return max(0.0, excess - mine.n / 2) / math.sqrt(mine.successes * other.successes * failed)
 
 
 def of_costs(found: Interval, *compared: TaskSums) -> Interval:

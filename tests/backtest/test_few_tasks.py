@@ -26,6 +26,19 @@ def test_a_difference_of_a_few_tasks_is_not_certain() -> None:
     assert change.high is not None and change.high > -0.5
 
 
+@pytest.mark.parametrize(("wrong", "claimed"), [(4, False), (5, False), (7, True), (40, True)])
+def test_a_difference_on_a_few_of_many_tasks_is_not_certain(wrong: int, claimed: bool) -> None:
+    """Regression: of 4 differing tasks among 1,000 it said "0.4 points fewer right" (exact paired test: p = .125)."""
+    equal = [task(GOOD, STRONG)] * (900 - wrong) + [task(BAD, Answer(False, 10_000))] * 100
+    result = backtest({"p": policy()}, equal + [task(BAD, STRONG)] * wrong)
+    change = result.policies[0].accuracy_change
+    assert change.value == pytest.approx(-wrong / 1_000)
+    assert change.low is not None and change.high is not None
+    assert -0.06 < change.low < change.high and (change.high < 0) is claimed
+    assert ("fewer right" in report.as_text(result)) is claimed
+    assert result.models[0].accuracy_change.value == 0
+
+
 def test_a_saving_on_a_few_tasks_is_not_claimed() -> None:
     result = backtest({"p": policy()}, [task(GOOD, STRONG)] * 5)
     assert result.policies[0].saving.value == 0.9
