@@ -4,12 +4,15 @@ PGR, APGR, CPT   Ong et al., RouteLLM, arXiv 2406.18665, section 3.2
 AIQ              Hu et al., RouterBench, arXiv 2403.12031, section 3
 """
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from statistics import fmean
 
 RANDOM_ORDERS = 200
+_ROUNDING = 1e-6  # of a sum of mean gains; the gap itself is a whole number
 _RANDOM_TASKS = 4_000_000  # in all orders together: with more tasks, the orders differ less
 
 
@@ -40,21 +43,21 @@ def pgr(quality: float, weak: float, strong: float) -> float | None:
     return (quality - weak) / (strong - weak) if strong > weak else None
 
 
-def ranked(gains: Sequence[int]) -> RouterScore:
+def ranked(gains: Sequence[float]) -> RouterScore:
     """Score tasks in the order in which they would be given to the strong model.
 
-    gains   strong success − weak success of each task: −1, 0 or 1
+    gains   strong success − weak success of each task: −1, 0 or 1, or the mean of tasks whose order is not known
     """
-    gap = sum(gains)
-    if gap <= 0:
+    gap = math.fsum(gains)
+    if gap <= _ROUNDING:
         return RouterScore(None, None, None)
-    recovered, area = 0, 0.0
+    recovered, area = 0.0, 0.0
     reached: dict[float, float] = {}
     for calls, gain in enumerate(gains, start=1):
         recovered += gain
         area += recovered
         for goal in (0.5, 0.8):
-            if goal not in reached and recovered >= goal * gap:
+            if goal not in reached and recovered >= goal * gap - _ROUNDING:
                 reached[goal] = calls / len(gains)
     # The mean over 0, 1, …, n strong calls by the trapezoid rule: half of the first (0) and of the last (the
     # gap).
@@ -63,9 +66,16 @@ def ranked(gains: Sequence[int]) -> RouterScore:
 
 
 def by_score(gains: Sequence[int], scores: Sequence[float]) -> RouterScore:
-    """Score an order with the lowest score first: a score says how likely the weak model is to succeed."""
+    """Score an order with the lowest score first: a score says how likely the weak model is to succeed.
+
+    Tasks with equal scores have no order among them, so each counts with their mean gain: the mean over all orders.
+    """
     order = sorted(range(len(gains)), key=scores.__getitem__)
-    return ranked([gains[at] for at in order])
+    shared: list[float] = []
+    for _, tied in groupby(order, key=scores.__getitem__):
+        group = [gains[at] for at in tied]
+        shared += [sum(group) / len(group)] * len(group)
+    return ranked(shared)
 
 
 def random_router(gains: Sequence[int], *, seed: int = 1) -> RouterScore:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rollout_app.backtest.curve import Point, aiq, hull, mixed, pgr, ranked
+from rollout_app.backtest.curve import Point, aiq, by_score, hull, mixed, pgr, ranked
 
 
 def test_without_a_gap_the_recovered_gap_is_none() -> None:
@@ -22,6 +22,18 @@ def test_the_worst_ranking_recovers_last() -> None:
     score = ranked([0, 0, 1, 1])
     assert score.apgr == pytest.approx(0.25)
     assert (score.cpt_50, score.cpt_80) == (0.75, 1.0)
+
+
+def test_tied_scores_have_no_order() -> None:
+    """Regression: a constant score had an APGR of .9 or .1, by the order of the file."""
+    gains = [1] * 20 + [0] * 80
+    for order in (gains, gains[::-1]):
+        constant = by_score(order, [0.5] * 100)
+        assert constant.apgr == pytest.approx(0.5)
+        assert (constant.cpt_50, constant.cpt_80) == (0.5, 0.8)
+    ahead = by_score([0, 1, 1, 0], [0.9, 0.1, 0.1, 0.9])
+    assert ahead == ranked([1, 1, 0, 0])
+    assert by_score([1, -1, 0], [0.2] * 3).apgr is None
 
 
 def test_a_strong_model_that_is_not_stronger_has_no_score() -> None:
