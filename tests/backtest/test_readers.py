@@ -162,6 +162,33 @@ def test_a_mapping_assigns_columns(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("tokens", "price", "cost"),
+    [
+        ("input: i", "input: 2, output: 10", None),
+        ("input: i", "input: 2, output: 0", 100 * 2_000),
+        ("input: i, output: o", "input: 2, output: 10", 100 * 2_000 + 50 * 10_000),
+        ("output: o", "input: 2, output: 10", None),
+    ],
+)
+def test_tokens_that_were_not_recorded_are_not_free(
+    tmp_path: Path, tokens: str, price: str, cost: int | None
+) -> None:
+    """Regression: without a column of output tokens only the input was priced."""
+    mapping = f"models: {{m: {{success: s, tokens: {{{tokens}}}, price_usd_per_million: {{{price}}}}}}}"
+    table = written(tmp_path, "t.csv", "s,i,o\n1,100,50\n")
+    (task,) = tasks_of(table, mapping=str(written(tmp_path, "m.yaml", mapping)))
+    assert task.answers["m"].cost_nusd == cost
+
+
+def test_the_tokens_of_a_constant_number_of_characters(tmp_path: Path) -> None:
+    mapping = "request: {prompt_tokens: {value: 4001, characters: true}}\nmodels: {m: {success: s}}"
+    (task,) = tasks_of(
+        written(tmp_path, "t.csv", "s\n1\n"), mapping=str(written(tmp_path, "m.yaml", mapping))
+    )
+    assert task.request == {"prompt_tokens": 1_001}
+
+
+@pytest.mark.parametrize(
     ("text", "says"),
     [
         ("models: {}", "must map each catalogue model"),
@@ -176,7 +203,17 @@ def test_a_mapping_assigns_columns(tmp_path: Path) -> None:
         ("models: {a/b: {success: s, tokens: {input: {value: many}}}}", "expected a number, not 'many'"),
         ("models: {a/b: {score: {column: s, success_from: .nan}}}", "is not valid YAML"),
         ("models: {a/b: {success: s, latency_s: t, latency_ms: t}}", "not both"),
-        ("models: {a/b: {success: s, price_usd_per_million: {input: -1}}}", "0 or more"),
+        ("models: {a/b: {success: s, price_usd_per_million: {input: -1, output: 1}}}", "0 or more"),
+        ("models: {a/b: {success: s, price_usd_per_million: {input: 1}}}", "write both, .* 0 if one is free"),
+        ("models: {a/b: {success: s, price_usd_per_million: {input: 1, outputs: 2}}}", "unknown outputs"),
+        ("models: {a/b: {success: s, tokens: {input: c, outputs: c}}}", "unknown outputs"),
+        ("models: {a/b: {score: {column: s, from: 1}}}", "unknown from"),
+        ("request: {x: {value: long, characters: true}}\nmodels: {a/b: {success: s}}", "number, not 'long'"),
+        ("request: {x: {value: -1, characters: true}}\nmodels: {a/b: {success: s}}", "must be 0 or more"),
+        (
+            "request: {x: {column: s, characters: all}}\nmodels: {a/b: {success: s}}",
+            "true or false, not 'all'",
+        ),
         ("request: [1]\nmodels: {a/b: {success: s}}", "request: expected an object"),
         ("request: {x: {value: [1]}}\nmodels: {a/b: {success: s}}", "a constant must be a text"),
         ("a: &a [x, x]\nb: [*a, *a]", "is not valid YAML"),

@@ -15,7 +15,7 @@
         error: small_error                       # a kind of failure; empty: it answered
       openai/gpt-4o:
         score: {column: large_score, success_from: 0.5}
-        tokens: {input: prompt_tokens, output: large_output_tokens}
+        tokens: {input: prompt_tokens, output: large_output_tokens}  # without output no cost, unless its price is 0
         price_usd_per_million: {input: 2.5, output: 10}          # without it the catalogue's
 
 Without a mapping, the table's column names are used: `<model>:success`, `<model>:score`, `<model>:cost_usd`,
@@ -55,6 +55,11 @@ class Column:
     name: str = ""
     value: Any = None
     characters: bool = False
+
+    @property
+    def constant(self) -> Any:
+        """The same value for every row."""
+        return math.ceil(self.value / CHARACTERS_A_TOKEN) if self.characters else self.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +140,14 @@ def _column(entry: Any, where: str) -> Column:
     if isinstance(entry, Mapping):
         _only(entry, {"column", "value", "characters"}, where)
         if ("column" in entry) != ("value" in entry):
-            value = entry.get("value")
+            value, characters = entry.get("value"), entry.get("characters", False)
             if isinstance(value, (Mapping, list)):
                 raise ValueError(f"{where}: a constant must be a text, a number, true or false.")
-            return Column(_name(entry, "column", where), value, entry.get("characters") is True)
+            if not isinstance(characters, bool):
+                raise ValueError(f"{where}.characters: expected true or false, not {_shown(characters)}.")
+            if characters and "value" in entry and _number(value, f"{where}.value") < 0:
+                raise ValueError(f"{where}.value: characters must be 0 or more.")
+            return Column(_name(entry, "column", where), value, characters)
     raise ValueError(f"{where}: name a column, or write {{value: …}} for a constant.")
 
 
@@ -152,7 +161,9 @@ def _model(entry: Any, where: str) -> ModelColumns:
         raise ValueError(f"{where}: give either `latency_ms` or `latency_s`, not both.")
     score = entry.get("score", "")
     scored = {"column": score} if isinstance(score, str) else _object(score, f"{where}.score")
+    _only(scored, {"column", "success_from"}, f"{where}.score")
     tokens = _object(entry.get("tokens"), f"{where}.tokens")
+    _only(tokens, {"input", "output"}, f"{where}.tokens")
     seconds = "latency_s" in entry
     return ModelColumns(
         success=_name(entry, "success", where),
@@ -209,11 +220,12 @@ def _price(entry: Any, where: str) -> Price | None:
     if entry is None:
         return None
     entry = _object(entry, f"{where}.price_usd_per_million")
-    if "input" not in entry:
-        raise ValueError(f"{where}.price_usd_per_million: write {{input: 2.5, output: 10}}.")
-    prices = [
-        _number(entry.get(kind, 0), f"{where}.price_usd_per_million.{kind}") for kind in ("input", "output")
-    ]
+    _only(entry, {"input", "output"}, f"{where}.price_usd_per_million")
+    if {"input", "output"} - set(entry):
+        raise ValueError(
+            f"{where}.price_usd_per_million: write both, {{input: 2.5, output: 10}}; 0 if one is free."
+        )
+    prices = [_number(entry[kind], f"{where}.price_usd_per_million.{kind}") for kind in ("input", "output")]
     if min(prices) < 0:
         raise ValueError(f"{where}.price_usd_per_million: a price must be 0 or more.")
     return prices[0], prices[1]

@@ -76,9 +76,13 @@ class _Layout:
     def __init__(self, mapping: TableMapping, columns: Columns, prices: Prices) -> None:
         self._places = {name: place for place, name in enumerate(columns)}
         self._parts: list[tuple[str, Figure]] = []  # by column, to report which one cannot be read
-        self._constants = {name: column.value for name, column in mapping.request.items() if not column.name}
+        self._constants = {
+            name: column.constant for name, column in mapping.request.items() if not column.name
+        }
         self._request = self._inputs(mapping.request)
-        self._fixed = {name: column.value for name, column in mapping.attributes.items() if not column.name}
+        self._fixed = {
+            name: column.constant for name, column in mapping.attributes.items() if not column.name
+        }
         self._attributes = self._inputs(mapping.attributes)
         self._models = [
             (model, self._answer(one, mapping.usd, prices.get(model)))
@@ -136,7 +140,7 @@ class _Layout:
         if column is None:
             return None
         if not column.name:
-            constant = math.ceil(column.value / CHARACTERS_A_TOKEN) if column.characters else column.value
+            constant = column.constant
             return lambda row: constant
         return self._figure(column.name, _tokens_of_characters if column.characters else _tokens)
 
@@ -172,9 +176,14 @@ class _Layout:
         return answer
 
     def _priced(self, columns: ModelColumns, catalogue: Price | None) -> Figure | None:
-        """Return a reader of the tokens' cost in nano-USD; None without tokens or a price."""
+        """Return a reader of the tokens' cost in nano-USD; None without tokens or a price.
+
+        Tokens of the answer that were not recorded are unknown, which only matters if they have a price.
+        """
         price, given = columns.price or catalogue, self._tokens(columns.tokens_in)
-        made = self._tokens(columns.tokens_out) if columns.tokens_out is not None else lambda row: 0
+        made = self._tokens(columns.tokens_out)
+        if price is not None and made is None and price[1] == 0:
+            made = _nothing
         if price is None or given is None or made is None:
             return None
         return partial(_cost, price, given, made)
@@ -191,6 +200,10 @@ def _named(mapping: TableMapping) -> set[str]:
 
 def _unknown(row: Values) -> None:
     return None
+
+
+def _nothing(row: Values) -> int:
+    return 0
 
 
 def _cost(price: Price, given: Figure, made: Figure, row: Values) -> int | None:
