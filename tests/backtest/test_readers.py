@@ -482,7 +482,7 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     connect = sqlite3.connect
 
     def full(*where: Any) -> sqlite3.Connection:
-        kept = connect(*where)
+        kept: sqlite3.Connection = connect(*where)
         kept.execute("PRAGMA max_page_count = 3")
         return kept
 
