@@ -54,9 +54,10 @@ def _keep(workload: Workload, *, newest: int | None, **values: Any) -> PolicyVer
 
 def _meanwhile(request: HttpRequest, form: VersionForm, newest: PolicyVersion | None) -> PolicyVersion | None:
     """Return the version that somebody saved while this text was written, or None. The next save overrides it."""
-    if newest is None or not form.is_bound or not form.data.get("newest", "").isdecimal():
+    if newest is None or not form.is_bound:
         return None
-    if int(form.data["newest"]) >= newest.number:
+    seen = form.data.get("newest", "")
+    if not (seen.isdecimal() and len(seen) < 11) or int(seen) >= newest.number:
         return None
     form.data = {**form.data.dict(), "newest": str(newest.number)}  # type: ignore[attr-defined]
     keep_refusal(request, Conflict(f"Version {newest.number} was saved while this text was written."))

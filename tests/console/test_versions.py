@@ -44,6 +44,23 @@ def test_it_saves_a_version_with_its_note_and_author(people: People, summaries: 
     assert Entry.objects.filter(action="version.add", target_id="summaries/3").count() == 1
 
 
+@pytest.mark.parametrize("newest", ["9" * 5_000, "-1", "1.5", "x", "٣" * 5_000])
+def test_an_odd_number_of_the_newest_version_is_no_failure(
+    people: People, summaries: Workload, draft: str, newest: str
+) -> None:
+    client = people("maria", "editor", team=summaries.owner)
+    assert client.post(NEW, {"text": draft, "newest": newest}).status_code in (302, 422)
+
+
+def test_a_condition_of_calls_within_calls_is_a_problem(
+    people: People, summaries: Workload, draft: str
+) -> None:
+    wrong = re.sub(r"when: request.prompt_tokens > \d+", "when: '" + "has(" * 499 + "'", draft)
+    client = people("maria", "editor", team=summaries.owner)
+    assert client.post(NEW, {"text": wrong}).status_code == 422
+    assert "nested more than 16 levels" in text(client.post(CHECK, {"text": wrong}))
+
+
 def test_it_shows_problems_at_their_line_and_saves_nothing(
     people: People, summaries: Workload, draft: str
 ) -> None:
