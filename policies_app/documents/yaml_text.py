@@ -1,6 +1,5 @@
 """Format a policy document as people write it: YAML in the format's own key order."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -101,9 +100,9 @@ EXAMPLE_MODELS = ("openai/gpt-4o-mini", "anthropic/claude-sonnet-4-5")  # a weak
 
 def first_policy(workload: str, weak: str, strong: str) -> str:
     """Return a policy to start from. Both models should be in the catalogue: others are refused."""
-    return FIRST_POLICY.format(workload=workload, weak=_plain(weak), strong=_plain(strong))
+    return FIRST_POLICY.format(workload=_written(workload), weak=_written(weak), strong=_written(strong))
 
 
-def _plain(name: str) -> str:
-    """Quote a name that YAML could take for a number, a word or a key."""
-    return name if "/" in name and not name.endswith(":") else json.dumps(name)
+def _written(name: str) -> str:
+    """Return a name as YAML, in quotes if it could be taken for a number, a word or a key."""
+    return yaml.dump([name], Dumper=_Dumper, width=10_000, allow_unicode=True).strip()[1:-1]

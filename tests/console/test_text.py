@@ -59,6 +59,19 @@ def test_the_first_policy_is_a_valid_document() -> None:
     assert parse(first_policy("new", *EXAMPLE_MODELS)).data["workload"] == "new"
 
 
+@pytest.mark.parametrize(
+    ("workload", "model"),
+    [
+        ("2024", "a/b"), ("1e3", "a/b"), ("0x1f", "a/b"), ("true", "a/b"), ("Null", "a/b"), ("yes", "a/b"),
+        ("w", "@cf/meta/llama"), ("w", "*x/y"), ("w", "a/b: c"), ("w", "a/b:free"), ("w", "gpt😀"), ("w", "gpt-4o"),
+        ("w", "a/b #c"), ("w", "a/b, c"), ("w", "[a/b]"), ("w", "{a/b}"), ("w", "1e3"), ("w", "null"), ("w", "a/b'\"c"),
+    ],
+)  # fmt: skip
+def test_a_first_policy_can_be_read_whatever_the_names(workload: str, model: str) -> None:
+    data = parse(first_policy(workload, model, "a/c")).data
+    assert (data["workload"], data["models"]["small"]["model"]) == (workload, model)
+
+
 def test_side_by_side_marks_the_differences_in_a_line() -> None:
     (row,) = [row for row in side_by_side("a\nx = 10\nb", "a\nx = 12\nb") if row.kind == "changed"]
     assert row.left and row.right
