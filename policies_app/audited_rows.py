@@ -52,15 +52,16 @@ def edit_row(
     expected: int | None,
     actor: Actor,
     reason: str,
-    guard: Callable[[NamedRow], None] | None = None,
-    then: Callable[[NamedRow], None] | None = None,
+    guard: Callable[[NamedRow, Mapping[str, Any]], None] | None = None,
+    then: Callable[[NamedRow, Mapping[str, Any]], None] | None = None,
     kept: Mapping[str, Any] | None = None,
 ) -> NamedRow:
     """Apply `changes` if the row is still at version `expected` (None: any), and audit the difference. Values that are
     the same already change nothing.
 
-    `guard` receives the locked row before the change, and may raise. `then` runs after the change but before the audit
-    entry, whose lock must come last. `kept` holds further members of that entry.
+    `guard` receives the locked row before the change and the values that differ from it, and may raise. `then` receives
+    the same after the change but before the audit entry, whose lock must come last. `kept` holds further members of
+    that entry.
     """
     subject = _audit_subject(row, action)
     with log.attempt(actor=actor, reason=reason, **subject):
@@ -71,8 +72,9 @@ def edit_row(
                 f"{_kind(row).capitalize()} {fresh.name} is at version {fresh.version}, not {expected}; "
                 "read it again and repeat the change."
             )
+        changes = {name: value for name, value in changes.items() if getattr(fresh, name) != value}
         if guard:
-            guard(fresh)
+            guard(fresh, changes)
         before = audited_fields(fresh)
         for name, value in changes.items():
             setattr(fresh, name, value)
@@ -82,7 +84,7 @@ def edit_row(
         fresh.version += 1
         fresh.save(update_fields=[*changes, "version"])
         if then:
-            then(fresh)
+            then(fresh, changes)
         entry = {**subject, **(kept or {})}
         log.record(actor=actor, reason=reason, before=before, after=audited_fields(fresh), **entry)
     return fresh

@@ -1,5 +1,6 @@
 """Writes to environments."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -47,7 +48,7 @@ def edit_environment(
 
     intervals: list[int] = []  # before
 
-    def check(environment: Environment) -> None:
+    def check(environment: Environment, changes: Mapping[str, Any]) -> None:
         intervals.append(environment.poll_interval_ms)
         now, until = clock.now(), environment.frozen_until
         ends, begins = (

@@ -1,5 +1,6 @@
 """Writes to workloads."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from controlplane.access import permissions
@@ -25,12 +26,16 @@ def edit_workload(
     """Change a workload. All but its description affects every environment that serves it (`require_reach`). The
     fields that rollouts are judged by (`JUDGED_BY`) cannot change while a rollout is under way."""
 
-    def guard(workload: Workload) -> None:
-        if set(changes) - DESCRIBES:
+    def guard(workload: Workload, changed: Mapping[str, Any]) -> None:
+        if changed.keys() - DESCRIBES:
             require_reach(workload, actor)
-        if judging := sorted(JUDGED_BY.intersection(changes)):
+        if judging := sorted(JUDGED_BY & changed.keys()):
             reasons.demand(actor, reason, f"This changes how rollouts of {workload.name} are judged")
             refuse_under_way(workload, judging)
+
+    def publish(workload: Workload, changed: Mapping[str, Any]) -> None:
+        if "unit" in changed:
+            republish_unit(workload)
 
     return edit_row(
         workload,
@@ -40,7 +45,7 @@ def edit_workload(
         actor=actor,
         reason=reason,
         guard=guard,
-        then=republish_unit if "unit" in changes else None,
+        then=publish,
     )
 
 

@@ -10,6 +10,7 @@ from policies_app.audited_rows import create_row, edit_row
 from policies_app.models import PRICES, Model, ModelPrice
 from policies_app.snapshots.revisions import republish_prices
 
+IMPORTED = ("LiteLLM price map ", "CSV ")  # how `price_source` begins if no person has edited the prices
 _PRICE_FIELDS = frozenset(f"{price}_nusd_per_mtok" for price in PRICES)
 
 
@@ -29,16 +30,17 @@ def edit_model(
 ) -> Model:
     _refuse_bad_quality(changes)
 
-    def publish(fresh: Model) -> None:
-        _note_prices(fresh, actor)
-        republish_prices(fresh)
+    def publish(fresh: Model, changed: Mapping[str, Any]) -> None:
+        if _PRICE_FIELDS & changed.keys():
+            _note_prices(fresh, actor)
+            republish_prices(fresh)
 
-    priced = _PRICE_FIELDS & changes.keys()
-    then = publish if priced else None
     # `model` may hold the new values already (a form's instance), so compare with the stored ones.
-    if priced and not Model.objects.filter(pk=model.pk, **{name: changes[name] for name in priced}).exists():
+    stored = Model.objects.values(*_PRICE_FIELDS, "price_source").get(pk=model.pk)
+    priced = any(changes.get(name, price) != price for name, price in stored.items() if name in _PRICE_FIELDS)
+    if priced and stored["price_source"].startswith(IMPORTED):
         changes.setdefault("price_source", "")  # set by a person, so that an import keeps it
-    return edit_row(model, "model.edit", changes, expected=expected, actor=actor, reason=reason, then=then)
+    return edit_row(model, "model.edit", changes, expected=expected, actor=actor, reason=reason, then=publish)
 
 
 def _refuse_bad_quality(fields: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
+from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -11,12 +12,11 @@ from django.db import transaction
 from controlplane.core.actors import Actor
 from controlplane.core.errors import InvalidInput, NotFound
 from controlplane.web.display import money
-from policies_app.catalogue.actions import add_model, edit_model
+from policies_app.catalogue.actions import IMPORTED, add_model, edit_model
 from policies_app.catalogue.price_files import ListedModel, PriceList
 from policies_app.catalogue.usage import used_in
 from policies_app.models import Assignment, Model
 
-IMPORTED = ("LiteLLM price map ", "CSV ")  # how `price_source` begins if no person has edited the prices
 MOST_WRITTEN = 500  # models per import: each needs an audit entry, all in one transaction
 
 
@@ -35,7 +35,7 @@ class Change:
     def lines(self) -> list[str]:
         """Return each field for display: `input price $0.15 → $0.10`, in dollars per million tokens."""
         return [
-            f"{_words(name)} {_written(name, self.before.get(name))} → {_written(name, value)}"
+            f"{_words(name)} {_moved(name, self.before.get(name), value)}"
             if self.model
             else f"{_words(name)} {_written(name, value)}"
             for name, value in sorted(self.fields.items())
@@ -52,6 +52,14 @@ def _written(field: str, value: Any) -> str:
     if value is None:
         return "unknown"
     return money(value) if field.endswith("_nusd_per_mtok") else str(value)
+
+
+def _moved(field: str, before: Any, after: Any) -> str:
+    """Return both values. Prices that round to the same are in full: `$1.251 → $1.25`."""
+    shown = [_written(field, value) for value in (before, after)]
+    if shown[0] == shown[1] and field.endswith("_nusd_per_mtok"):
+        shown = [f"${Decimal(nusd) / 10**9:,f}" for nusd in (before, after)]
+    return " → ".join(shown)
 
 
 def plan(listed: PriceList, *, add: Sequence[str] = (), overwrite: bool = False) -> list[Change]:

@@ -112,7 +112,7 @@ def test_the_same_guardrail_makes_no_version_and_no_entry(call: Caller) -> None:
 
 def test_a_new_price_is_still_marked_as_set_by_a_person(call: Caller) -> None:
     model = Model.objects.earliest("pk")
-    Model.objects.filter(pk=model.pk).update(price_source="import")
+    Model.objects.filter(pk=model.pk).update(price_source="CSV prices.csv")
     price = model.input_nusd_per_mtok or 0
     assert call("PATCH", f"models/{model.name}", {"input_nusd_per_mtok": price + 1}, **IF).status_code == 200
     assert Model.objects.get(pk=model.pk).price_source == ""

@@ -6,7 +6,7 @@ import pytest
 from django.db import connection, transaction
 
 from controlplane.access.change_requests import binding
-from controlplane.access.models import ChangeRequest
+from controlplane.access.models import ChangeRequest, Membership
 from controlplane.audit.models import Entry
 from controlplane.core.actors import SYSTEM
 from controlplane.core.errors import AlreadyExists, Conflict, InvalidInput, NotServed, RolloutActive
@@ -115,6 +115,7 @@ def test_an_approval_does_not_serve_a_model_that_was_disabled_since(
     environment: Environment, first: PolicyVersion
 ) -> None:
     places.people()
+    Membership.objects.create(user_id=int(places.ANNA.id), role="operator")
     version = builders.version(first.workload, actor=places.ANNA)
     request = request_serving(environment, version, actor=places.ANNA, reason="on")
     Model.objects.update(enabled=False)
@@ -188,6 +189,14 @@ def test_it_publishes_a_new_unit_but_not_during_a_rollout(served: Assignment) ->
         actions.edit_workload(served.workload, actor=SYSTEM, unit="user")
     served.workload.refresh_from_db()
     assert served.workload.unit == "conversation"
+
+
+def test_repeated_settings_of_a_workload_do_not_count_as_changed_during_a_rollout(served: Assignment) -> None:
+    move(served, builders.version(served.workload))
+    bar = Workload.objects.get().quality_bar
+    actions.edit_workload(served.workload, actor=SYSTEM, quality_bar=bar, unit="request", description="new")
+    assert Workload.objects.get().description == "new"
+    assert entry_of(served)["revision"] == 2
 
 
 def test_the_database_refuses_a_candidate_without_a_rollout(served: Assignment) -> None:

@@ -79,6 +79,36 @@ def test_it_keeps_the_history_of_a_models_prices() -> None:
     assert history[0].since > history[1].since
 
 
+def test_a_repeated_price_draws_no_revision_and_no_history() -> None:
+    assignment = builders.served(builders.environment(), builders.workload())
+    model = Model.objects.get(name=SMALL)
+    same = {
+        "input_nusd_per_mtok": model.input_nusd_per_mtok,
+        "output_nusd_per_mtok": model.output_nusd_per_mtok,
+    }
+    actions.edit_model(model, actor=SYSTEM, context_window=2_000_000, **same)
+    assert Model.objects.get(name=SMALL).context_window == 2_000_000
+    assert snapshot(assignment.environment)["revision"] == 1
+    assert ModelPrice.objects.filter(model=model).count() == 1
+    before = assignment.changed_at
+    assignment.refresh_from_db()
+    assert assignment.changed_at == before
+
+
+@pytest.mark.parametrize(
+    ("source", "after"),
+    [("contract 12", "contract 12"), ("LiteLLM price map prices.json", ""), ("CSV prices.csv", ""), ("", "")],
+)
+def test_a_price_set_by_a_person_keeps_the_source_that_a_person_wrote(source: str, after: str) -> None:
+    builders.catalogue()
+    model = Model.objects.get(name=SMALL)
+    Model.objects.update(price_source=source)
+    actions.edit_model(model, actor=SYSTEM, input_nusd_per_mtok=1)
+    assert Model.objects.get(name=SMALL).price_source == after
+    actions.edit_model(model, actor=SYSTEM, input_nusd_per_mtok=2, price_source="contract 13")
+    assert ModelPrice.objects.filter(model=model)[0].source == "contract 13"
+
+
 @pytest.mark.django_db(transaction=True)
 def test_a_migration_adds_prices_to_what_is_served() -> None:
     assignment = builders.served(builders.environment(), builders.workload())

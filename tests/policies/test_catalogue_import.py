@@ -65,6 +65,16 @@ def test_it_shows_what_would_change_and_writes_nothing(file: Path, capsys: Any) 
     assert Model.objects.get(name=SMALL).input_nusd_per_mtok == 150_000_000
 
 
+def test_it_shows_prices_in_full_that_round_to_the_same(db: None) -> None:
+    builders.catalogue()
+    Model.objects.filter(name=SMALL).update(
+        input_nusd_per_mtok=1_251_000_000, output_nusd_per_mtok=1_234_560_000_000
+    )
+    rows = b"name,input_usd_per_mtok,output_usd_per_mtok\n%s,1.25,1234.561\n" % SMALL.encode()
+    (change,) = imports.plan(price_files.read_bytes("p.csv", rows), overwrite=True)
+    assert change.lines == ["input price $1.251 → $1.25", "output price $1,234.56 → $1,234.561"]
+
+
 def test_it_keeps_what_a_person_set(file: Path, capsys: Any) -> None:
     assert "kept: a person set it" in run(file, capsys, "--apply", "--reason", "weekly")
     assert Model.objects.get(name=SMALL).input_nusd_per_mtok == 150_000_000
@@ -122,7 +132,7 @@ def test_it_reads_csv(file: Path, capsys: Any) -> None:
         ("a.csv", "name\nx/y,1\n", "line 2: more fields than the first line names"),
         ("a.csv", "name,context_window\nx/y,0\n", "line 2: context_window: '0' is not a number"),
         ("a.csv", 'name\n"x/y\n', "is not a valid CSV: line 2"),
-        ("a.csv", "name\n" + "x" * 200_000, "is not a valid CSV: line"),
+        ("a.csv", "name\n" + "x" * 200_000, "line 2"),  # the limit of a field depends on the process
         ("a.csv", "", "no column `name`"),
         ("a.json", '{"a/b": {"deprecation_date": "soon"}}', "is not a date"),
         ("a.csv", "input_usd_per_mtok\n1\n", "no column `name`"),
