@@ -28,6 +28,7 @@ PARTS = 4  # run in parallel if there are workers
 SEED = int(os.environ.get("FUZZ_SEED", 12))
 
 
+@pytest.mark.timeout(1_200)  # a thousand requests take five minutes on a busy machine
 @pytest.mark.parametrize("part", range(PARTS))
 def test_every_answer_is_in_the_document(part: int) -> None:
     made = world.make()
