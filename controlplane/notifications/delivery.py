@@ -1,8 +1,8 @@
 """Deliver what is due: claim deliveries, attempt them, store the answers. Safe in any number of processes.
 
 Claiming a delivery moves its `due_at` forward, so that it is attempted again if the process dies. Each receiver has one
-attempt at a time, and rests after a failure. A dead receiver therefore costs one attempt now and then, and delays
-nobody else.
+attempt at a time, over all processes, and rests after a failure. A dead receiver therefore costs one attempt now and
+then, and delays nobody else.
 """
 
 import asyncio
@@ -15,11 +15,12 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
-from django.db.models import F, Q
+from django.db import transaction
+from django.db.models import BooleanField, ExpressionWrapper, F, Q, QuerySet
 
 from controlplane.core import clock
 from controlplane.core.errors import PointsmanError
-from controlplane.notifications import messages, outbox, secrets, sending
+from controlplane.notifications import events, messages, outbox, secrets, sending
 from controlplane.notifications.models import Delivery, Receiver
 from controlplane.notifications.sending import Mail, Outcome, Post
 
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 # Pauses before the second, third … attempt, in seconds, each lengthened by a random amount of up to a fifth. The last
 # attempt comes after some 28 hours; then the delivery is given up, and a person can resend it.
 PAUSES = (5, 30, 120, 600, 1_800, 3_600, 7_200, 14_400, 28_800, 43_200)
+SERIES = timedelta(seconds=sum(PAUSES))
 CLAIMED_S = 60  # an attempt takes far less
 AT_ONCE = 16  # concurrent attempts per process
 PASS_S = 20.0  # a pass starts no new attempts after this time
@@ -69,29 +71,48 @@ def _event_loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 
 def _claim(under_way: Iterable[Delivery], room: int) -> list[Delivery]:
-    """Claim the oldest due delivery of each receiver without a current attempt, at most `room` of them."""
+    """Claim a due delivery of each receiver without a current attempt, at most `room` of them: the oldest, but first
+    one that a person has sent."""
     now = clock.now()
     busy = {delivery.receiver_id for delivery in under_way}
     rested = Q(rests_until=None) | Q(rests_until__lte=now) | Q(rests_until__gt=now + LONGEST_REST)
-    free = Receiver.objects.filter(rested, enabled=True)
+    free = Receiver.objects.filter(rested, enabled=True).exclude(pk__in=_claimed(now).values("receiver"))
     from_the_future = Q(attempts=0, due_at__gt=now + SKEW) | Q(attempted_at__gt=now + SKEW)
     due = Delivery.objects.filter(Q(due_at__lte=now) | from_the_future, state=Delivery.State.WAITING)
     waited_for = due.filter(receiver__in=free.exclude(pk__in=busy)).order_by()
     claimed: list[Delivery] = []
     for receiver in list(waited_for.values_list("receiver_id", flat=True).distinct()):
-        oldest = due.filter(receiver_id=receiver).order_by("due_at", "id")
-        delivery = oldest.select_related("receiver", "notification").first()
+        ordered = due.filter(receiver_id=receiver).order_by(_ASKED_FOR.desc(), "due_at", "id")
+        delivery = ordered.select_related("receiver", "notification").first()
         if len(claimed) < room and delivery is not None and _take(delivery, now):
             claimed.append(delivery)
     return claimed
 
 
+# A test, or a delivery sent again, before its first attempt. A failing receiver gets few attempts, and somebody waits
+# for the answer to this one.
+_ASKED_FOR = ExpressionWrapper(
+    Q(attempts=0) & (Q(notification__type=events.TEST) | Q(attempted_at__isnull=False)), BooleanField()
+)
+
+
+def _claimed(now: datetime) -> QuerySet[Delivery]:
+    """Return the deliveries that any process is attempting now. `due_at` is the end of its claim."""
+    ends = F("attempted_at") + timedelta(seconds=CLAIMED_S)
+    claimed = Delivery.objects.filter(state=Delivery.State.WAITING, due_at__gt=now, due_at=ends)
+    return claimed.filter(attempted_at__lte=now + SKEW)  # later: a clock that has been corrected since
+
+
 def _take(delivery: Delivery, now: datetime) -> bool:
-    """Claim a delivery by compare-and-swap: another process may have taken it just now."""
+    """Claim a delivery by compare-and-swap: another process may have taken it, or another one of its receiver."""
     same = Delivery.objects.filter(pk=delivery.pk, due_at=delivery.due_at, state=Delivery.State.WAITING)
-    taken = same.update(
-        due_at=now + timedelta(seconds=CLAIMED_S), attempts=F("attempts") + 1, attempted_at=now
-    )
+    with transaction.atomic():
+        Receiver.objects.select_for_update().filter(pk=delivery.receiver_id).first()
+        if _claimed(now).filter(receiver_id=delivery.receiver_id).exists():
+            return False
+        taken = same.update(
+            due_at=now + timedelta(seconds=CLAIMED_S), attempts=F("attempts") + 1, attempted_at=now
+        )
     delivery.attempts += taken
     return bool(taken)
 
@@ -137,6 +158,22 @@ def _keep(delivery: Delivery, outcome: Outcome) -> None:
         mine.update(due_at=now + pause, **values)
     rest = timedelta(seconds=PAUSES[min(delivery.receiver.failures, 3)])
     receiver.update(failures=F("failures") + 1, rests_until=now + rest)
+    _give_up_backlog(delivery.receiver, now)
+
+
+def _give_up_backlog(receiver: Receiver, now: datetime) -> None:
+    """Give up what has waited for as long as a series of attempts, if the receiver has failed for that long.
+
+    The messages of a backlog share the few attempts of a failing receiver, so most would never have their own series.
+    """
+    failures = receiver.failures + 1  # with this one
+    if sum(PAUSES[min(number, 3)] for number in range(failures)) < SERIES.total_seconds():  # its rests
+        return
+    hours = SERIES // timedelta(hours=1) + 1
+    late = Delivery.objects.filter(receiver=receiver, state=Delivery.State.WAITING, due_at__lt=now - SERIES)
+    answer = f"Given up: the receiver accepted no message for {hours} hours."
+    if number := late.update(state=Delivery.State.DEAD, answer=answer):
+        log.warning("gave up delivering %d notifications to %s, which always fails", number, receiver)
 
 
 def _pause(delivery: Delivery, outcome: Outcome) -> timedelta | None:

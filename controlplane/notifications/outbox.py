@@ -131,7 +131,12 @@ def test_message(receiver: Receiver, *, by: str) -> Delivery:
 
 
 def prune() -> int:
-    """Delete old notifications, except those with waiting deliveries."""
-    old = Notification.objects.filter(at__lt=clock.now() - KEPT_FOR, spread=True)
+    """Delete old notifications, except those that wait for a receiver that is enabled."""
+    since = clock.now() - KEPT_FOR
+    off = Delivery.objects.filter(
+        state=Delivery.State.WAITING, receiver__enabled=False, notification__at__lt=since
+    )
+    off.update(state=Delivery.State.DEAD, answer="Given up: the receiver is disabled.")
+    old = Notification.objects.filter(at__lt=since, spread=True)
     waiting = Q(deliveries__state=Delivery.State.WAITING)
     return old.exclude(pk__in=old.filter(waiting).values("pk")).delete()[0]

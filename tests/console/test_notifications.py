@@ -158,5 +158,5 @@ def test_the_list_of_receivers_shows_no_codes(people: People, listener: Listener
     ann = people("ann", "admin")
     add(ann, listener, events=["rollout.rolled_back"])
     page = text(ann.get(reverse("console:notifications")))
-    assert "A rollout is rolled back, by Pointsman or by a person" in page
+    assert "A rollout is rolled back by Pointsman or a person" in page
     assert "rollout.rolled_back" not in page
