@@ -153,13 +153,105 @@ def test_a_stream_is_recorded_at_its_end_and_returns_its_decision(
 def test_the_second_stage_replaces_an_answer_before_it_is_sent(
     plane: FakeControlPlane, tmp_path: Path
 ) -> None:
-    def unsure(response: Any) -> float:
-        return 0.2 if "small" in response.choices[0].message.content else 0.9
-
     answer, (bucket,) = asked(plane, ESCALATING, complete, tmp_path, scorer=unsure)
     assert answer.json()["choices"][0]["message"]["content"] == "from the large one"
     assert (bucket["escalations"], bucket["attempts"], bucket["model"]) == (1, 2, "large")
     assert bucket["cost_nusd"]["n"] == 1
+
+
+def unsure(response: Any) -> float:
+    return 0.2 if "small" in response.choices[0].message.content else 0.9
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "sort"),
+    [
+        ("/v1/messages", {"max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}, "message"),
+        ("/v1/responses", {"input": "hi"}, "response"),
+    ],
+)
+def test_the_second_stage_leaves_the_answers_of_other_apis(
+    plane: FakeControlPlane, tmp_path: Path, path: str, body: dict[str, Any], sort: str
+) -> None:
+    """The stronger model is asked for a chat completion, which the clients of these APIs could not read."""
+
+    async def talk(client: Any) -> Any:
+        return await client.post(path, json={"model": "pointsman/chat", **body}, timeout=60)
+
+    answer, (bucket,) = asked(plane, ESCALATING, talk, tmp_path, scorer=lambda _: 0.2)
+    found = answer.json()
+    assert sort in (found.get("type"), found.get("object")), found
+    assert (bucket["tasks"], bucket["escalations"], bucket["model"]) == (1, 0, "small")
+
+
+def test_a_rescued_request_that_is_scored_names_the_model_that_answered(
+    plane: FakeControlPlane, tmp_path: Path
+) -> None:
+    escalating = {**BROKEN, "escalate": ESCALATING["escalate"]}
+    answer, (bucket,) = asked(plane, escalating, complete, tmp_path, scorer=unsure)
+    assert answer.json()["choices"][0]["message"]["content"] == "from the large one"
+    assert (bucket["model"], bucket["models"]) == ("large", {"small": 1, "large": 1})
+    assert (bucket["attempts"], bucket["retries"], bucket["fallbacks"], bucket["escalations"]) == (3, 1, 1, 0)
+
+
+def test_a_second_stage_that_fails_leaves_the_first_answer(plane: FakeControlPlane, tmp_path: Path) -> None:
+    failing = {**ESCALATING, "models": {"small": {"model": "small"}, "large": {"model": "hopeless"}}}
+    answer, (bucket,) = asked(plane, failing, complete, tmp_path, scorer=unsure)
+    assert answer.json()["choices"][0]["message"]["content"] == "from the small one"
+    assert (bucket["model"], bucket["models"]) == ("small", {"small": 1, "large": 1})
+    assert (bucket["attempts"], bucket["escalations"], bucket["retries"], bucket["errors"]) == (3, 1, 1, 0)
+    assert bucket["cost_nusd"]["n"] == 1
+
+
+def test_an_answer_whose_scorer_fails_is_recorded_with_its_cost(
+    plane: FakeControlPlane, tmp_path: Path
+) -> None:
+    def failing(_: Any) -> float:
+        raise ValueError("no logprobs")
+
+    accepting = {**ESCALATING["escalate"], "missing_confidence": "accept"}
+    escalating = {**BROKEN, "escalate": accepting}
+    answer, (bucket,) = asked(plane, escalating, complete, tmp_path, scorer=failing)
+    assert answer.json()["choices"][0]["message"]["content"] == "from the large one"
+    assert (bucket["model"], bucket["attempts"], bucket["cost_nusd"]["n"]) == ("large", 3, 1)
+
+
+def test_the_second_stage_asks_only_models_that_the_proxy_has(
+    plane: FakeControlPlane, tmp_path: Path
+) -> None:
+    absent = {**ESCALATING, "models": {"small": {"model": "small"}, "large": {"model": "absent"}}}
+    answer, (bucket,) = asked(plane, absent, complete, tmp_path, scorer=unsure)
+    assert answer.json()["choices"][0]["message"]["content"] == "from the small one"
+    assert (bucket["model"], bucket["escalations"], bucket["attempts"]) == ("small", 0, 1)
+
+
+def test_the_second_stage_sends_its_own_parameters_and_the_clients(
+    plane: FakeControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the first stage: a parameter of the request overrides the policy's."""
+    sent: list[dict[str, Any]] = []
+    call = integration._call
+
+    async def noted(model: str, data: dict[str, Any]) -> Any:
+        sent.append(data)
+        return await call(model, data)
+
+    monkeypatch.setattr(integration, "_call", noted)
+    models = {
+        "small": {"model": "small", "params": {"temperature": 0.5, "top_p": 0.1}},
+        "large": {"model": "large", "params": {"top_p": 0.9, "max_tokens": 50}},
+    }
+
+    async def talk(client: Any) -> Any:
+        return await complete(client, max_tokens=7)
+
+    asked(plane, {**ESCALATING, "models": models}, talk, tmp_path, scorer=unsure)
+    (found,) = sent
+    assert {name: found.get(name) for name in ("temperature", "top_p", "max_tokens")} == {
+        "temperature": None,
+        "top_p": 0.9,
+        "max_tokens": 7,
+    }
 
 
 def test_a_grade_in_a_header_is_assigned_to_its_task(plane: FakeControlPlane, tmp_path: Path) -> None:

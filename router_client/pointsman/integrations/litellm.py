@@ -12,7 +12,7 @@ environment
     POINTSMAN_STORE                file for the last known good; without it a restart waits for the control plane
     POINTSMAN_LITELLM_MODELS       `name=workload,…`: further model names for workloads, in addition to `pointsman/…`
     POINTSMAN_LITELLM_SCORER       `package.module:function`, from a response to a confidence of 0 … 1 or None. With it
-                                   the policy's second stage runs on answers that are not streamed
+                                   the policy's second stage runs on chat completions that are not streamed
 
 a request may contain
     metadata.pointsman   {"endpoint": …, "conversation": …, "user": …, "tenant": …, "attributes": {…}}, all optional
@@ -42,7 +42,7 @@ from litellm.integrations.custom_logger import CustomLogger
 
 from pointsman import Attempt, Router
 from pointsman.decision import Decision
-from pointsman.integrations.outside import enter_attempt, finish
+from pointsman.integrations.outside import add_attempt, finish, turn_to
 
 __all__ = ["PointsmanHook", "hook"]
 
@@ -54,6 +54,8 @@ CALLS = frozenset(
     {"completion", "acompletion", "text_completion", "atext_completion", "responses", "aresponses",
      "anthropic_messages", "generate_content", "agenerate_content"}
 )  # fmt: skip
+# The calls whose answer the second stage may replace: it asks the stronger model for a chat completion.
+CHAT = frozenset({"completion", "acompletion"})
 PENDING_FOR_S = 900.0  # after this, no outcome of a request is expected
 CHARACTERS_A_TOKEN = 4
 
@@ -74,9 +76,23 @@ class Pending:
     since: float
     streamed: bool
     scored: bool  # the answer is scored before it is returned, so the success hook records it
-    success: bool | None = None
+    ours: frozenset[str]  # parameters added to the request for the chosen model, which the client did not set
+    served: str = ""  # the last model that answered, by its name in `model_list`
+    chosen: str = ""  # the model that `next` chose, until an attempt of it has ended
     lock: threading.Lock = field(default_factory=threading.Lock)
     ended: bool = False
+
+    def turn_to(self, model: str) -> None:
+        """Note the model that LiteLLM asked. It is no retry if `next` has just chosen it."""
+        chosen, self.chosen = self.chosen, ""
+        if model != chosen:
+            turn_to(self.decision, model)
+
+    def enter(self, model: str, attempt: Attempt) -> None:
+        """Add a finished attempt of a model."""
+        if self.decision.steps.done is None:
+            self.turn_to(model)
+            add_attempt(self.decision, attempt)
 
 
 class PointsmanHook(CustomLogger):  # type: ignore[misc]  # typed where LiteLLM is installed
@@ -125,16 +141,16 @@ class PointsmanHook(CustomLogger):  # type: ignore[misc]  # typed where LiteLLM 
         if not decision.model:  # no policy and no default: LiteLLM reports the requested name as unknown
             return None
         data["model"] = decision.model
-        for name, value in decision.params.items():
-            data.setdefault(name, value)
-        if (limit := decision.timeouts.get("attempt_ms")) is not None:
-            data.setdefault("timeout", limit / 1_000)
+        added = _parameters(decision.params, decision.timeouts.get("attempt_ms"))
+        ours = frozenset(added.keys() - data.keys())
+        for name in ours:
+            data[name] = added[name]
         streamed = bool(data.get("stream"))
-        scored = not streamed and self.scorer is not None
+        scored = not streamed and call_type in CHAT and self.scorer is not None
         metadata = _metadata(data)
         metadata[KEY] = decision.decision_id
         with self._lock:
-            self._pending[decision.decision_id] = Pending(decision, time.monotonic(), streamed, scored)
+            self._pending[decision.decision_id] = Pending(decision, time.monotonic(), streamed, scored, ours)
         return data
 
     # --- attempts -------------------------------------------------------------------------------------
@@ -151,11 +167,15 @@ class PointsmanHook(CustomLogger):  # type: ignore[misc]  # typed where LiteLLM 
         if pending is not None:
             with pending.lock:
                 # A failed call counts as free, as in LiteLLM's own logs.
-                enter_attempt(
-                    pending.decision,
-                    _group(request_data),
-                    Attempt(ok=False, error=_kind(exception), cost_nusd=0),
-                )
+                pending.enter(_group(request_data), Attempt(ok=False, error=_kind(exception), cost_nusd=0))
+
+    async def async_post_call_success_deployment_hook(
+        self, request_data: dict[str, Any], response: Any, call_type: Any
+    ) -> None:
+        """Note which model answered: after LiteLLM's own fallback it is not the chosen one."""
+        pending = self._of(request_data)
+        if pending is not None:
+            pending.served = _group(request_data)
 
     async def async_log_success_event(
         self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any
@@ -263,23 +283,42 @@ class PointsmanHook(CustomLogger):  # type: ignore[misc]  # typed where LiteLLM 
 
     def _answered(self, pending: Pending, payload: Mapping[str, Any]) -> None:
         with pending.lock:
-            enter_attempt(
-                pending.decision,
+            pending.enter(
                 str(payload.get("model_group") or payload.get("model") or pending.decision.model),
-                Attempt(cost_nusd=self._cost(payload), latency_ms=_latency_ms(payload)),
+                Attempt(cost_nusd=_cost(payload), latency_ms=_latency_ms(payload)),
             )
 
     async def _second_stage(self, pending: Pending, data: dict[str, Any], response: Any) -> Any:
-        decision, scorer = pending.decision, self.scorer
+        decision, model = pending.decision, pending.decision.model
+        request = {name: value for name, value in data.items() if name not in pending.ours}
         while True:
             hidden = getattr(response, "_hidden_params", None) or {}
-            cost = _nusd(hidden.get("response_cost"))
-            confidence = scorer(response) if scorer is not None else None
+            attempt = Attempt(confidence=self._confidence(response), cost_nusd=_cost(hidden))
             with pending.lock:
-                step = decision.next(Attempt(confidence=confidence, cost_nusd=cost))
-            if step.done:
+                pending.turn_to(pending.served or model)
+                answered = decision.steps.route
+                step = decision.next(attempt, available=_known_models())
+                if step.done:
+                    return response
+                model = pending.chosen = step.model
+                pending.served = ""
+            try:
+                # As in the first stage, the client's parameters override the policy's.
+                response = await _call(model, {**_parameters(step.params, step.timeout_ms), **request})
+            except Exception as error:
+                log.warning("the second stage failed; the answer so far is used: %s", error)
+                with pending.lock:
+                    if pending.chosen:  # no attempt was reported
+                        pending.enter(model, Attempt(ok=False, error=_kind(error), cost_nusd=0))
+                    decision.steps.route = answered
                 return response
-            response = await _call(step.model, {**data, **step.params})
+
+    def _confidence(self, response: Any) -> float | None:
+        try:
+            return self.scorer(response) if self.scorer is not None else None
+        except Exception:  # The policy's `missing_confidence` decides.
+            log.exception("the scorer failed; the answer's confidence is unknown")
+            return None
 
     def _end(self, pending: Pending, error: str | None = None) -> None:
         with pending.lock:
@@ -291,13 +330,6 @@ class PointsmanHook(CustomLogger):  # type: ignore[misc]  # typed where LiteLLM 
             self._pending.pop(pending.decision.decision_id, None)
         # An answer is not a success; feedback may grade it. A failure is certain.
         self.router.record(pending.decision, False if error else None, error=error)
-
-    def _cost(self, payload: Mapping[str, Any]) -> int | None:
-        """Return the cost in nano-USD. LiteLLM reports 0 for a cached answer, but also for a model without a price."""
-        cost = _nusd(payload.get("response_cost"))
-        if cost or payload.get("cache_hit"):
-            return cost
-        return None
 
     def _take_grades(self, data: Mapping[str, Any]) -> None:
         for word in filter(None, _headers(data).get("pointsman-grade", "").split(",")):
@@ -437,6 +469,18 @@ def _kind(error: Exception) -> str:
     if isinstance(status, int):
         return {408: "timeout", 429: "rate_limited"}.get(status, "server_error" if status >= 500 else "error")
     return "error"
+
+
+def _parameters(params: Mapping[str, Any], timeout_ms: int | None) -> dict[str, Any]:
+    """Return what the policy adds to a request: its parameters for the model, and the time limit in seconds."""
+    limit = {} if timeout_ms is None else {"timeout": timeout_ms / 1_000}
+    return {**limit, **params}
+
+
+def _cost(reported: Mapping[str, Any]) -> int | None:
+    """Return the cost in nano-USD. LiteLLM reports 0 for a cached answer, but also for a model without a price."""
+    cost = _nusd(reported.get("response_cost"))
+    return cost if cost or reported.get("cache_hit") else None
 
 
 def _nusd(dollars: Any) -> int | None:

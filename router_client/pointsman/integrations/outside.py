@@ -10,26 +10,27 @@ from pointsman.attempt import UNREACHABLE, Attempt, Next, error_kind
 from pointsman.decision import Decision
 from pointsman.evaluate import Route
 
-__all__ = ["enter_attempt", "finish"]
+__all__ = ["add_attempt", "finish", "turn_to"]
 
 
-def enter_attempt(decision: Decision, model: str, attempt: Attempt) -> None:
-    """Add a finished attempt of `model`, a catalogue name.
+def turn_to(decision: Decision, model: str) -> None:
+    """Note that the other program asked `model`, a catalogue name, before that attempt is added.
 
     The same model again is a retry; a different model after one that could not be reached is a fallback. A model
     that is not in the policy counts under its own name.
     """
-    steps = decision.steps
-    if steps.done is not None:
-        return
-    route = _route(decision, model)
+    steps, route = decision.steps, _route(decision, model)
     if steps.attempts:
         if route.alias == steps.route.alias:
             steps.retries += 1
         elif steps.last is not None and error_kind(steps.last) in UNREACHABLE:
             steps.fallbacks += 1
     steps.route = route
-    steps.add(attempt, error_kind(attempt), decision.prices)
+
+
+def add_attempt(decision: Decision, attempt: Attempt) -> None:
+    """Add a finished attempt of the model that was turned to."""
+    decision.steps.add(attempt, error_kind(attempt), decision.prices)
 
 
 def finish(decision: Decision, *, answered: bool) -> None:
