@@ -18,7 +18,8 @@ export function decide(workload, unit) {
   const taken = rollout?.mode === "full" || (rollout?.mode === "percentage" && bucket(rollout.salt, unit) < rollout.share_pcm);
   const [arm, { version, policy }] = taken && !pin ? ["candidate", candidate] : ["baseline", baseline];
   const model = pin?.model ?? policy.default; // the policy's own name, which outcomes use; `call` is the catalogue's
-  const place = { workload, arm, version, rollout: rollout?.id ?? null, stage: rollout?.stage ?? null };
+  const moving = pin ? null : rollout; // a pinned task is reported outside the rollout
+  const place = { workload, arm, version, rollout: moving?.id ?? null, stage: moving?.stage ?? null };
   return { call: policy.models[model]?.model ?? model, task: { ...place, model, at: new Date().toISOString() } };
 }
 

@@ -80,11 +80,9 @@ def test_node_calls_the_pinned_model_by_the_providers_name(plane: FakeControlPla
     with running(plane, tmp_path, "node", str(EXAMPLES / "poller.mjs"), "summaries", "user-1"):
         assert eventually(lambda: said(tmp_path).endswith("\n")), said(tmp_path, "err")
     found = json.loads(said(tmp_path))
-    assert (found["call"], found["task"]["model"], found["task"]["arm"]) == (
-        "vendor/large",
-        "large",
-        "baseline",
-    )
+    task = found["task"]
+    assert (found["call"], task["model"], task["arm"]) == ("vendor/large", "large", "baseline")
+    assert (task["rollout"], task["stage"]) == (None, None), "a pinned task is no evidence about the rollout"
 
 
 @needs_node
