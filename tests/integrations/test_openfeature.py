@@ -1,6 +1,7 @@
 """Pointsman as a provider of the OpenFeature SDK, in process. Needs the SDK: `make integrations` installs it."""
 
 import asyncio
+import math
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -102,6 +103,31 @@ def test_tracking_is_feedback(plane: FakeControlPlane, client: Any) -> None:
     assert [
         (word["decision_id"], word["kind"], word["success"], word["score"]) for word in plane.feedback
     ] == [(decision, "human_review", True, 0.8)]
+
+
+@pytest.mark.parametrize(
+    ("value", "success", "sent"),
+    [
+        (None, "false", None),
+        (None, 0.5, None),
+        (None, 1, {"success": True}),
+        (4.0, None, None),
+        (math.nan, None, None),
+        (True, None, None),
+        (4.0, False, {"success": False}),
+        (1, "yes", {"score": 1.0}),
+        (0.0, None, {"score": 0.0}),
+    ],
+)
+def test_tracking_sends_only_what_is_a_grade_or_a_score(
+    plane: FakeControlPlane, client: Any, value: Any, success: Any, sent: dict[str, Any] | None
+) -> None:
+    """A tracking call must not raise into the application."""
+    attributes = {"decision_id": "2.x"} | ({} if success is None else {"success": success})
+    client.track("human_review", None, TrackingEventDetails(value, attributes))
+    api.shutdown()
+    expected = [] if sent is None else [{"decision_id": "2.x", "kind": "human_review", **sent}]
+    assert plane.feedback == expected
 
 
 def test_an_unavailable_control_plane_makes_the_provider_stale(plane: FakeControlPlane, client: Any) -> None:

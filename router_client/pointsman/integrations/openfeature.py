@@ -160,19 +160,22 @@ class PointsmanProvider(AbstractProvider):
         evaluation_context: EvaluationContext | None = None,
         tracking_event_details: TrackingEventDetails | None = None,
     ) -> None:
-        """Send feedback on an earlier task. Events with other names are ignored."""
+        """Send feedback on an earlier task. Events with other names are ignored, and so are a `success` that is
+        neither true nor false, and a value that is not a number from 0 to 1.
+        """
         if tracking_event_name not in FEEDBACK_KINDS or tracking_event_details is None:
             return
         given = tracking_event_details.attributes
         decision_id, success = given.get("decision_id"), given.get("success")
-        score = tracking_event_details.value
-        if isinstance(decision_id, str) and (success is not None or score is not None):
-            self.router.feedback(
-                decision_id,
-                tracking_event_name,
-                success=None if success is None else bool(success),
-                score=score,
-            )
+        grade = bool(success) if success in (0, 1) else None
+        score = _score(tracking_event_details.value)
+        if isinstance(decision_id, str) and (grade is not None or score is not None):
+            self.router.feedback(decision_id, tracking_event_name, success=grade, score=score)
+
+
+def _score(value: object) -> float | None:
+    known = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
+    return float(value) if known else None  # type: ignore[arg-type]
 
 
 def _details(decision: Decision, value: Any) -> FlagResolutionDetails[Any]:
