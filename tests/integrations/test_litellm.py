@@ -70,6 +70,7 @@ def asked(
     home: Path,
     *,
     scorer: Callable[[Any], float | None] | None = None,
+    configuration: dict[str, Any] = CONFIGURATION,
 ) -> tuple[Any, list[dict[str, Any]]]:
     """Return (the result of the conversation with the proxy, the outcome buckets that the control plane received)."""
     proxy_server = pytest.importorskip(
@@ -80,7 +81,8 @@ def asked(
     with Router(plane.url, plane.key, pace=Pace(first_poll_within=0, flush_every=0.05)) as router:
         assert router.wait_ready(20)
         hook._router, hook._scorer = router, scorer
-        (home / "config.yaml").write_text(json.dumps(CONFIGURATION))
+        hook._pending.clear()
+        (home / "config.yaml").write_text(json.dumps(configuration))
 
         async def run() -> Any:
             # Each test's proxy registers the hook again.
@@ -252,6 +254,104 @@ def test_the_second_stage_sends_its_own_parameters_and_the_clients(
         "top_p": 0.9,
         "max_tokens": 7,
     }
+
+
+@pytest.mark.parametrize("error", ["HTTPException", "BudgetExceededError"])
+def test_what_the_proxy_itself_refuses_is_no_failure_of_the_model(
+    plane: FakeControlPlane, tmp_path: Path, error: str
+) -> None:
+    """Otherwise one client over its limit could roll a rollout back."""
+    from fastapi import HTTPException
+
+    over = {
+        "HTTPException": HTTPException(429, "over its limit"),
+        "BudgetExceededError": litellm.BudgetExceededError(current_cost=2.0, max_budget=1.0),
+    }
+
+    class Limit(litellm.integrations.custom_logger.CustomLogger):
+        async def async_pre_call_hook(
+            self, user_api_key_dict: Any, cache: Any, data: Any, call_type: str
+        ) -> Any:
+            raise over[error]
+
+    async def talk(client: Any) -> Any:
+        litellm.callbacks.append(Limit())
+        return await complete(client)
+
+    answer, buckets = asked(plane, POLICY, talk, tmp_path)
+    assert 400 <= answer.status_code < 500, answer.text
+    assert buckets == []
+
+
+def test_no_deployment_left_is_a_failure(plane: FakeControlPlane) -> None:
+    from litellm.types.router import RouterRateLimitError
+
+    error = RouterRateLimitError(
+        model="small", cooldown_time=5, enable_pre_call_checks=True, cooldown_list=[]
+    )
+    plane.serve("chat", POLICY)
+    with Router(plane.url, plane.key, pace=Pace(first_poll_within=0, flush_every=0.05)) as router:
+        assert router.wait_ready(20)
+        hook, data = PointsmanHook(router), {"model": "pointsman/chat", "messages": [], "metadata": {}}
+        hook.choose(data)
+        asyncio.run(hook.async_post_call_failure_hook(data, error, None))
+    (bucket,) = plane.buckets("chat")
+    assert (bucket["failures"], bucket["errors_by_kind"]) == (1, {"rate_limited": 1})
+
+
+def test_a_model_behind_a_pattern_is_asked(plane: FakeControlPlane, tmp_path: Path) -> None:
+    wild = deployment("openai/*", "openai/*", "from some model")
+    patterns = {**CONFIGURATION, "model_list": [wild]}
+    models = {"small": {"model": "openai/gpt-4o-mini"}, "large": {"model": "openai/gpt-4o"}}
+    answer, (bucket,) = asked(plane, {**POLICY, "models": models}, complete, tmp_path, configuration=patterns)
+    assert answer.status_code == 200, answer.text
+    assert (bucket["rule"], bucket["model"]) == ("default", "small")
+
+
+def test_an_alias_of_the_proxy_is_a_model_of_the_policy(plane: FakeControlPlane, tmp_path: Path) -> None:
+    settings = {**CONFIGURATION["router_settings"], "model_group_alias": {"quick": "small"}}
+    models = {"small": {"model": "quick"}, "large": {"model": "large"}}
+    answer, (bucket,) = asked(
+        plane, {**POLICY, "models": models}, complete, tmp_path,
+        configuration={**CONFIGURATION, "router_settings": settings},
+    )  # fmt: skip
+    assert answer.json()["choices"][0]["message"]["content"] == "from the small one"
+    assert (bucket["rule"], bucket["model"], bucket["attempts"]) == ("default", "small", 1)
+
+
+def test_the_first_request_of_a_process_waits_for_its_policy(
+    plane: FakeControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a stored policy it used to be refused as an unknown model."""
+    plane.serve("chat", POLICY)
+    monkeypatch.setenv("POINTSMAN_URL", plane.url)
+    monkeypatch.setenv("POINTSMAN_KEY", plane.key)
+    hook, data = PointsmanHook(workloads={}), {"model": "pointsman/chat", "messages": []}
+    asyncio.run(hook.async_pre_call_hook(None, None, data, "acompletion"))
+    hook.router.close()
+    assert data["model"] == "small"
+
+
+def test_requests_wait_only_at_the_start(plane: FakeControlPlane, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+
+    class NotReady:
+        ready = False
+
+        def wait_ready(self, timeout: float) -> bool:
+            waits.append(timeout)
+            return False
+
+        def decide(self, *_: Any, **__: Any) -> Any:
+            raise RuntimeError("no")
+
+    hook = PointsmanHook(NotReady(), workloads={})  # type: ignore[arg-type]
+    data: dict[str, Any] = {"model": "pointsman/chat", "messages": []}
+    asyncio.run(hook.async_pre_call_hook(None, None, data, "acompletion"))
+    asyncio.run(hook.async_pre_call_hook(None, None, {**data, "model": "large"}, "acompletion"))
+    hook._since -= integration.READY_WITHIN_S
+    asyncio.run(hook.async_pre_call_hook(None, None, data, "acompletion"))
+    assert len(waits) == 1 and 0 < waits[0] <= 5
 
 
 def test_a_grade_in_a_header_is_assigned_to_its_task(plane: FakeControlPlane, tmp_path: Path) -> None:

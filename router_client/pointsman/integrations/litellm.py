@@ -9,7 +9,8 @@ retries and fallbacks; each attempt's cost is in it.
 
 environment
     POINTSMAN_URL, POINTSMAN_KEY   the control plane's address and a router key
-    POINTSMAN_STORE                file for the last known good; without it a restart waits for the control plane
+    POINTSMAN_STORE                file for the last known good; without it the first requests after a start wait for
+                                   a policy, at most 5 s, and are then refused as an unknown model
     POINTSMAN_LITELLM_MODELS       `name=workload,…`: further model names for workloads, in addition to `pointsman/…`
     POINTSMAN_LITELLM_SCORER       `package.module:function`, from a response to a confidence of 0 … 1 or None. With it
                                    the policy's second stage runs on chat completions that are not streamed
@@ -29,6 +30,7 @@ stream, the task was decided but never finishes, and the control plane counts it
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import logging
 import os
@@ -42,6 +44,15 @@ from litellm.integrations.custom_logger import CustomLogger
 
 from pointsman import Attempt, Router
 from pointsman.decision import Decision
+from pointsman.integrations.litellm_request import (
+    KEY,
+    given_in,
+    group_of,
+    headers_of,
+    inputs_of,
+    metadata_of,
+    units_of,
+)
 from pointsman.integrations.outside import add_attempt, finish, turn_to
 
 __all__ = ["PointsmanHook", "hook"]
@@ -49,15 +60,14 @@ __all__ = ["PointsmanHook", "hook"]
 log = logging.getLogger("pointsman.litellm")
 
 PREFIX = "pointsman/"
-KEY = "pointsman_decision_id"  # in the request's metadata, to join the calls of one request
 CALLS = frozenset(
     {"completion", "acompletion", "text_completion", "atext_completion", "responses", "aresponses",
      "anthropic_messages", "generate_content", "agenerate_content"}
 )  # fmt: skip
 # The calls whose answer the second stage may replace: it asks the stronger model for a chat completion.
 CHAT = frozenset({"completion", "acompletion"})
+READY_WITHIN_S = 5.0  # how long the first requests of a process wait for its first policy
 PENDING_FOR_S = 900.0  # after this, no outcome of a request is expected
-CHARACTERS_A_TOKEN = 4
 
 # LiteLLM's exceptions (litellm/exceptions.py) as the policy format's kinds.
 _KINDS = {
@@ -66,6 +76,12 @@ _KINDS = {
     "ServiceUnavailableError": "server_error",
     "BadGatewayError": "server_error", "ContentPolicyViolationError": "refusal", "NotFoundError": "unknown_model",
 }  # fmt: skip
+
+# What the proxy and its guardrails raise before a model is asked (FastAPI's, litellm/proxy/_types.py, exceptions.py).
+_REFUSALS = frozenset(
+    {"HTTPException", "ProxyException", "BudgetExceededError", "GuardrailRaisedException", "BlockedPiiEntityError",
+     "RejectedRequestError", "ModifyResponseException"}
+)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -81,6 +97,11 @@ class Pending:
     chosen: str = ""  # the model that `next` chose, until an attempt of it has ended
     lock: threading.Lock = field(default_factory=threading.Lock)
     ended: bool = False
+
+    @property
+    def asked(self) -> bool:
+        """Whether a model was asked, as far as LiteLLM has reported it."""
+        return bool(self.served or self.decision.steps.attempts)
 
     def turn_to(self, model: str) -> None:
         """Note the model that LiteLLM asked. It is no retry if `next` has just chosen it."""
@@ -110,6 +131,7 @@ class PointsmanHook(CustomLogger):  # type: ignore[misc]  # typed where LiteLLM 
         self._workloads = dict(workloads) if workloads is not None else _workloads_from_environment()
         self._scorer = scorer
         self._scorer_path = os.environ.get("POINTSMAN_LITELLM_SCORER", "") if scorer is None else ""
+        self._since = time.monotonic()  # when the router was given or created
         self._pending: dict[str, Pending] = {}
         self._lock = threading.Lock()
         self.swept = 0  # requests whose outcome was never reported
@@ -121,6 +143,8 @@ class PointsmanHook(CustomLogger):  # type: ignore[misc]  # typed where LiteLLM 
     ) -> dict[str, Any] | None:
         """Choose the model. LiteLLM looks for this method on the registered class itself."""
         try:
+            if call_type in CALLS and self._workload(data.get("model")) is not None:
+                await self._wait_ready()
             return self.choose(data, call_type)
         except Exception:
             log.exception("a request was not routed by Pointsman; it continues unchanged")
@@ -128,15 +152,15 @@ class PointsmanHook(CustomLogger):  # type: ignore[misc]  # typed where LiteLLM 
 
     def choose(self, data: dict[str, Any], call_type: str = "acompletion") -> dict[str, Any] | None:
         """Set the request's model as the policy decides; return None for a request without a workload."""
-        if KEY in _metadata(data):  # already chosen: a request may pass a hook twice
+        if KEY in metadata_of(data):  # already chosen: a request may pass a hook twice
             return None
         workload = self._workload(data.get("model"))
         self._take_grades(data)
         if workload is None or call_type not in CALLS:
             return None
         self.sweep()
-        given = _given(data)
-        request, units = _inputs(data, given), _units(data, given)
+        given = given_in(data)
+        request, units = inputs_of(data, given), units_of(data, given)
         decision = self.router.decide(workload, request, units, available=_known_models())
         if not decision.model:  # no policy and no default: LiteLLM reports the requested name as unknown
             return None
@@ -147,7 +171,7 @@ class PointsmanHook(CustomLogger):  # type: ignore[misc]  # typed where LiteLLM 
             data[name] = added[name]
         streamed = bool(data.get("stream"))
         scored = not streamed and call_type in CHAT and self.scorer is not None
-        metadata = _metadata(data)
+        metadata = metadata_of(data)
         metadata[KEY] = decision.decision_id
         with self._lock:
             self._pending[decision.decision_id] = Pending(decision, time.monotonic(), streamed, scored, ours)
@@ -167,7 +191,7 @@ class PointsmanHook(CustomLogger):  # type: ignore[misc]  # typed where LiteLLM 
         if pending is not None:
             with pending.lock:
                 # A failed call counts as free, as in LiteLLM's own logs.
-                pending.enter(_group(request_data), Attempt(ok=False, error=_kind(exception), cost_nusd=0))
+                pending.enter(group_of(request_data), Attempt(ok=False, error=_kind(exception), cost_nusd=0))
 
     async def async_post_call_success_deployment_hook(
         self, request_data: dict[str, Any], response: Any, call_type: Any
@@ -175,7 +199,7 @@ class PointsmanHook(CustomLogger):  # type: ignore[misc]  # typed where LiteLLM 
         """Note which model answered: after LiteLLM's own fallback it is not the chosen one."""
         pending = self._of(request_data)
         if pending is not None:
-            pending.served = _group(request_data)
+            pending.served = group_of(request_data)
 
     async def async_log_success_event(
         self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any
@@ -208,10 +232,19 @@ class PointsmanHook(CustomLogger):  # type: ignore[misc]  # typed where LiteLLM 
         self, request_data: dict[str, Any], original_exception: Exception, user_api_key_dict: Any,
         traceback_str: str | None = None,
     ) -> None:  # fmt: skip
-        """Record the failure of a request after all attempts have failed."""
+        """Record the failure of a request after all attempts have failed.
+
+        What the proxy itself refused, such as a client over its limit, says nothing about the model. It counts as
+        unfinished.
+        """
         pending = self._of(request_data)
-        if pending is not None:
-            self._end(pending, error=_kind(original_exception))
+        if pending is None:
+            return
+        if not pending.asked and _is_refusal(original_exception):
+            with self._lock:
+                self._pending.pop(pending.decision.decision_id, None)
+            return
+        self._end(pending, error=_kind(original_exception))
 
     # --- answers --------------------------------------------------------------------------------------
 
@@ -220,15 +253,17 @@ class PointsmanHook(CustomLogger):  # type: ignore[misc]  # typed where LiteLLM 
         request_headers: dict[str, str] | None = None, litellm_call_info: dict[str, Any] | None = None,
     ) -> dict[str, str] | None:  # fmt: skip
         """Add the decision's id, which identifies the task in feedback."""
-        found = _metadata(data).get(KEY)
+        found = metadata_of(data).get(KEY)
         return {"x-pointsman-decision-id": str(found)} if found else None
 
     async def async_post_call_streaming_iterator_hook(
         self, user_api_key_dict: Any, response: Any, request_data: dict[str, Any]
     ) -> AsyncGenerator[Any, None]:
         """Pass on the stream, with the decision's id in its last chunk."""
-        found = _metadata(request_data).get(KEY)
+        found, pending = metadata_of(request_data).get(KEY), self._of(request_data)
         async for chunk in response:
+            if pending is not None and not pending.served:
+                pending.served = group_of(request_data)
             choices = getattr(chunk, "choices", None)
             if found and choices and getattr(choices[0], "finish_reason", None):
                 chunk.pointsman_decision_id = found
@@ -242,6 +277,7 @@ class PointsmanHook(CustomLogger):  # type: ignore[misc]  # typed where LiteLLM 
         if self._router is None:
             with self._lock:
                 if self._router is None:
+                    self._since = time.monotonic()
                     self._router = Router(
                         os.environ.get("POINTSMAN_URL", ""),
                         os.environ.get("POINTSMAN_KEY", ""),
@@ -257,6 +293,13 @@ class PointsmanHook(CustomLogger):  # type: ignore[misc]  # typed where LiteLLM 
             self._scorer = getattr(importlib.import_module(module), name)
             self._scorer_path = ""
         return self._scorer
+
+    async def _wait_ready(self) -> None:
+        """Wait for the first policy of a process that has just started."""
+        router = self.router
+        left = self._since + READY_WITHIN_S - time.monotonic()
+        if left > 0 and not router.ready:
+            await asyncio.to_thread(router.wait_ready, left)
 
     def sweep(self) -> None:
         """Forget requests that never ended because the client disconnected. They count as unfinished."""
@@ -278,7 +321,7 @@ class PointsmanHook(CustomLogger):  # type: ignore[misc]  # typed where LiteLLM 
         )
 
     def _of(self, data: Mapping[str, Any]) -> Pending | None:
-        found = _metadata(data).get(KEY)
+        found = metadata_of(data).get(KEY)
         return self._pending.get(found) if found else None
 
     def _answered(self, pending: Pending, payload: Mapping[str, Any]) -> None:
@@ -332,7 +375,7 @@ class PointsmanHook(CustomLogger):  # type: ignore[misc]  # typed where LiteLLM 
         self.router.record(pending.decision, False if error else None, error=error)
 
     def _take_grades(self, data: Mapping[str, Any]) -> None:
-        for word in filter(None, _headers(data).get("pointsman-grade", "").split(",")):
+        for word in filter(None, headers_of(data).get("pointsman-grade", "").split(",")):
             found, _, grade = word.strip().partition("=")
             if found and grade in ("0", "1"):
                 self.router.feedback(found, "downstream", success=grade == "1")
@@ -345,96 +388,16 @@ def _workloads_from_environment() -> dict[str, str]:
     return {name.strip(): workload.strip() for name, _, workload in pairs if workload.strip()}
 
 
-def _metadata(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the request's metadata, wherever this LiteLLM call keeps it."""
-    parameters = data.get("litellm_params")
-    places = (data, parameters) if isinstance(parameters, Mapping) else (data,)
-    for place in places:
-        for name in ("litellm_metadata", "metadata"):
-            found = place.get(name)
-            if isinstance(found, dict) and (KEY in found or place is data):
-                return found
-    if isinstance(data, dict):
-        return data.setdefault("metadata", {})  # type: ignore[no-any-return]
-    return {}
-
-
-def _headers(data: Mapping[str, Any]) -> Mapping[str, str]:
-    asked = data.get("proxy_server_request")
-    found = asked.get("headers") if isinstance(asked, Mapping) else None
-    return (
-        {str(name).lower(): str(value) for name, value in found.items()} if isinstance(found, Mapping) else {}
-    )
-
-
-def _given(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    found = _metadata(data).get("pointsman")
-    if not isinstance(found, Mapping):
-        asked = _metadata(data).get("requester_metadata")
-        found = asked.get("pointsman") if isinstance(asked, Mapping) else None
-    return found if isinstance(found, Mapping) else {}
-
-
-def _inputs(data: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the `request.*` inputs that a proxy knows. Only lengths, so no text leaves the process."""
-    messages = data.get("messages") or data.get("input") or data.get("prompt") or ()
-    inputs: dict[str, Any] = {"prompt_tokens": -(-_characters(messages) // CHARACTERS_A_TOKEN)}
-    if isinstance(messages, list):
-        inputs["turns"] = sum(
-            1 for message in messages if isinstance(message, Mapping) and message.get("role") == "user"
-        )
-    if tools := data.get("tools"):
-        inputs["tool_calls"] = len(tools)
-    if endpoint := _headers(data).get("pointsman-endpoint"):
-        inputs["endpoint"] = endpoint
-    names = (
-        "endpoint",
-        "task_type",
-        "priority",
-        "customer_tier",
-        "language",
-        "confidence",
-        "retrieved_chunks",
-        "attributes",
-    )
-    return inputs | {name: given[name] for name in names if name in given}
-
-
-def _units(data: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, str]:
-    headers = _headers(data)
-    found = {
-        "request": data.get("litellm_call_id"),
-        "conversation": given.get("conversation")
-        or headers.get("pointsman-conversation")
-        or data.get("litellm_session_id"),
-        "user": given.get("user") or data.get("user"),
-        "tenant": given.get("tenant") or _metadata(data).get("user_api_key_team_id"),
-    }
-    return {name: str(value) for name, value in found.items() if value}
-
-
-def _characters(value: Any) -> int:
-    """Count the characters of all strings in a value. Iterative, because senders control the nesting."""
-    total, left = 0, [value]
-    while left:
-        one = left.pop()
-        if isinstance(one, str):
-            total += len(one)
-        elif isinstance(one, Mapping):
-            left += [one.get("content"), one.get("text")]
-        elif isinstance(one, (list, tuple)):
-            left += one
-    return total
-
-
 def _known_models() -> frozenset[str] | None:
-    """Return the models that the proxy can call; None outside a proxy."""
+    """Return the names that the proxy can call; None outside a proxy, and if they cannot be listed."""
     import sys
 
     server = sys.modules.get("litellm.proxy.proxy_server")
     router = getattr(server, "llm_router", None)
-    names = getattr(router, "model_names", None)
-    return frozenset(names) if names else None
+    names = frozenset(getattr(router, "model_names", None) or ())
+    if not names or any("*" in name for name in names):  # `openai/*`: any model of a provider
+        return None
+    return names | frozenset(getattr(router, "model_group_alias", None) or ())
 
 
 async def _call(model: str, data: dict[str, Any]) -> Any:
@@ -449,16 +412,15 @@ async def _call(model: str, data: dict[str, Any]) -> Any:
     return await router.acompletion(**{**data, "model": model})
 
 
-def _group(data: Mapping[str, Any]) -> str:
-    """Return the called deployment's name in `model_list`."""
-    metadata = _metadata(data)
-    return str(metadata.get("model_group") or data.get("model_group") or data.get("model") or "")
-
-
 def _internal(payload: Mapping[str, Any]) -> bool:
     """Return whether LiteLLM made the call for itself: a silent experiment, a classifier or a judge."""
     metadata = payload.get("metadata") or {}
     return bool(metadata.get("is_silent_experiment") or metadata.get("internal_call_origin"))
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Return whether the proxy refused the request itself: a limit or a budget of its client, or a guardrail."""
+    return not _REFUSALS.isdisjoint(kind.__name__ for kind in type(error).__mro__)
 
 
 def _kind(error: Exception) -> str:
