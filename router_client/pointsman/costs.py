@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["HIGHEST_NUSD", "NO_PRICES", "CostInvalid", "Prices", "Usage", "cost_of", "shown"]
+__all__ = [
+    "HIGHEST_NUSD",
+    "NO_PRICES",
+    "CostInvalid",
+    "Prices",
+    "Usage",
+    "cost_of",
+    "expected_costs",
+    "shown",
+]
 
 # Catalogue model → nano-USD per million tokens, by kind of token; None if the catalogue has no price.
 Prices = Mapping[str, Mapping[str, int | None]]
@@ -58,6 +67,25 @@ def cost_of(
     if not isinstance(usage, Usage):
         raise CostInvalid(f"usage must be a pointsman.Usage; got {type(usage).__name__}")
     return _priced(usage, prices.get(model) or {})
+
+
+def expected_costs(given: object) -> tuple[Mapping[str, int], str | None]:
+    """Return the usable costs by model's alias, in nano-US-dollars, and why another one is not usable.
+
+    An unusable one is unknown, as if it was not given.
+    """
+    usable: dict[str, int] = {}
+    problem: str | None = None
+    if given is None:
+        return usable, None
+    if not isinstance(given, Mapping):
+        return usable, f"it must map models to costs; got {type(given).__name__}"
+    for alias, cost in given.items():
+        try:
+            usable[alias] = _nano_dollars(cost)
+        except CostInvalid as error:
+            problem = str(error)
+    return usable, problem
 
 
 def _nano_dollars(value: object) -> int:

@@ -12,7 +12,7 @@ from pointsman.assignment import Side, WorkloadAssignment
 from pointsman.attempt import Attempt, Next
 from pointsman.bucketing import cell, mirrored
 from pointsman.comparison import AGREE, SAME
-from pointsman.costs import NO_PRICES, Prices
+from pointsman.costs import NO_PRICES, Prices, expected_costs
 from pointsman.evaluate import Route
 from pointsman.history import Memory, Window
 from pointsman.steps import Steps, ended, next_step
@@ -313,14 +313,16 @@ class Decision:
 
         expected_cost_nusd  the cost of one call by the policy's own model names, if the router knows it.
                             With it no attempt is made that would exceed the budget; without it none is made
-                            once the budget is spent.
-        available           catalogue names that can be called; others are skipped. None means all.
+                            once the budget is spent. An unusable figure, such as dollars, is unknown.
+        available           catalogue names that can be called; others are skipped. None means all, `()` none.
         """
         steps = self.steps
         if steps.done is not None:
             return steps.done
         try:
-            policy, costs = self.side.policy, expected_cost_nusd or {}
+            policy = self.side.policy
+            costs, problem = expected_costs(expected_cost_nusd)
+            steps.expected_problem = problem or steps.expected_problem
             step = next_step(
                 policy, steps, attempt, self.request, self.window, costs, available, prices=self.prices
             )

@@ -41,6 +41,7 @@ class Steps:
     cost_nusd    sum over the attempts whose cost is known
     unpriced     number of attempts whose cost is unknown
     cost_problem why a given cost was invalid, or None
+    expected_problem   why an expected cost was invalid, or None
     took_ms      duration of the last attempt
     latency_ms   duration of all attempts, including the waits between them
     models       attempts by the policy's own model names
@@ -55,8 +56,8 @@ class Steps:
 
     __slots__ = (
         "answer", "attempts", "blocked", "cost_nusd", "cost_problem", "done", "errors", "escalations",
-        "fallbacks", "last", "latency_ms", "models", "retried", "retries", "route", "since", "took_ms",
-        "trail", "unpriced", "unreachable", "waited",
+        "expected_problem", "fallbacks", "last", "latency_ms", "models", "retried", "retries", "route", "since",
+        "took_ms", "trail", "unpriced", "unreachable", "waited",
     )  # fmt: skip
 
     def __init__(self, route: Route, started: float) -> None:
@@ -64,6 +65,7 @@ class Steps:
         self.attempts = self.retries = self.fallbacks = self.escalations = self.retried = 0
         self.cost_nusd = self.unpriced = 0
         self.cost_problem: str | None = None
+        self.expected_problem: str | None = None
         self.latency_ms = self.took_ms = 0.0
         self.models: dict[str, int] = {}
         self.errors: dict[str, int] = {}

@@ -61,6 +61,43 @@ def test_an_unusable_figure_does_not_prevent_the_fallback(figures: dict[str, Any
     assert 0 <= decision.steps.latency_ms < 9_000
 
 
+@pytest.mark.parametrize(
+    "expected",
+    [
+        {"large": 0.002},  # dollars
+        {"large": Decimal("0.002")},
+        {"large": math.nan},
+        {"large": -5},
+        {"large": "2000000"},
+        {"large": None},
+        {"large": HUGE},
+        {"large": 10, "small": 0.5},
+        0.002,
+    ],
+)
+def test_an_unusable_expected_cost_is_unknown_and_counted(plane: FakeControlPlane, expected: Any) -> None:
+    plane.serve("summaries", two_stage(budget={"max_cost_per_task_nusd": 1_000_000}))
+    with plane.router(clock=lambda: 1_700_000_000.0) as router:
+        decision = router.decide("summaries")
+        attempt = Attempt(ok=False, error="timeout", cost_nusd=0)
+        assert decision.next(attempt, expected_cost_nusd=expected).action == "fallback"
+        assert decision.next(Attempt(cost_nusd=5), expected_cost_nusd=expected).action == "accept"
+        router.record(decision)
+        assert router.status()["figures_invalid"] == 1
+    (bucket,) = plane.buckets("summaries")
+    assert bucket["cost_nusd"]["sum"] == 5
+
+
+def test_an_expected_cost_of_any_number_type_is_used() -> None:
+    policy = two_stage(budget={"max_cost_per_task_nusd": 1_000_000})
+    for cost in (2_000_000, 2_000_000.0, Decimal(2_000_000)):
+        step = decide(assigned(entry(policy)), {}).next(
+            Attempt(ok=False, error="timeout", cost_nusd=0),
+            expected_cost_nusd={"large": cost},  # type: ignore[dict-item]
+        )
+        assert (step.action, step.code) == ("stop", "budget")
+
+
 def test_an_answer_that_a_numpy_check_finds_invalid_is_escalated() -> None:
     policy = two_stage(escalate={"max": 1, "to": "large", "on": ["invalid_output"]})
     for valid, action in ((NumpyBool(False), "escalate"), (NumpyBool(True), "accept")):

@@ -166,6 +166,8 @@ def _cost(decision: Decision, ending: TaskResult, left_out: list[tuple[str, str]
     steps = decision.steps
     if steps.cost_problem is not None:
         left_out.append(("cost", steps.cost_problem))
+    if steps.expected_problem is not None:
+        left_out.append(("expected_cost_nusd", steps.expected_problem))
     if ending.cost_nusd is None and ending.cost_usd is None:
         if ending.usage is None:
             return steps.cost_nusd if steps.attempts and not steps.unpriced else None
