@@ -43,6 +43,8 @@ from pointsman.decision import Decision
 JSON = dict[str, Any]
 # The attempt's error for each status, in the policy's terms. Any other status is the client's mistake.
 UNREACHABLE = {408: "timeout", 429: "rate_limited", 404: "unknown_model"}
+# What reading an answer raises that is not of the expected shape.
+UNREADABLE = (AttributeError, IndexError, KeyError, TypeError)
 
 
 class Gateway:
@@ -75,12 +77,14 @@ class Gateway:
             began = time.monotonic()
             try:
                 found = await self.ask(body, step)
-                answers[step.model] = found
                 attempt = attempt_of(found, body, began)
+                answers[step.model] = found
             except Failed as failed:
                 if failed.final:
                     return self.give_up(decision, failed)
                 attempt = failed.attempt(began)
+            except UNREADABLE:  # its cost is unknown
+                attempt = Attempt(ok=False, error="server_error", latency_ms=since(began))
             following = decision.next(attempt)
             if following.done:
                 break
@@ -123,7 +127,7 @@ class Gateway:
         self, decision: Decision, body: JSON, opened: httpx.Response, began: float
     ) -> AsyncIterator[bytes]:
         """Pass on the provider's events as they arrive. `next` and `record` follow at the end, however it ends."""
-        heard, ended = Heard(), False
+        heard, ended, earlier_ms = Heard(began), False, decision.steps.latency_ms
         try:
             async for line in opened.aiter_lines():
                 heard.take(line)
@@ -133,14 +137,17 @@ class Gateway:
             pass  # the provider disconnected: the client sees a stream without [DONE]
         finally:
             # Also if the client hung up: a task that is never recorded counts as unfinished.
+            # Nothing can follow (`available=()`), because the reader has seen the first words.
             took = since(began)
             if ended:
-                decision.next(Attempt(usage=heard.usage, latency_ms=took, confidence=heard.confidence))
-                self.router.record(
-                    decision, success=grade(body, heard.text), latency_ms=heard.first_ms or took
-                )
+                attempt = Attempt(usage=heard.usage, latency_ms=took, confidence=heard.confidence)
+                decision.next(attempt, available=())
+                # Until the first word, as the reader waited for it: with the earlier attempts.
+                waited = earlier_ms + (heard.first_ms or took)
+                self.router.record(decision, success=grade(body, heard.text), latency_ms=waited)
             else:
-                decision.next(Attempt(ok=False, error="connection", usage=heard.usage, latency_ms=took))
+                attempt = Attempt(ok=False, error="connection", usage=heard.usage, latency_ms=took)
+                decision.next(attempt, available=())
                 self.router.record(decision, success=None, error="connection")
             await opened.aclose()
 
@@ -229,17 +236,19 @@ class Failed(Exception):
 class Heard:
     """What has been received of a stream so far."""
 
+    began: float
     parts: list[str] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     usage: Usage | None = None
     done: bool = False
     first_ms: float | None = None
-    began: float = field(default_factory=time.monotonic)
 
     def take(self, line: str) -> None:
-        said = line.removeprefix("data: ")
-        if said == line or said == "[DONE]":
-            self.done = self.done or said != line
+        name, _, said = line.partition(":")  # the space after the colon is optional
+        if name != "data":
+            return
+        if said.strip() == "[DONE]":
+            self.done = True
             return
         try:
             event = json.loads(said)
@@ -247,7 +256,7 @@ class Heard:
                 self.parts.append(choice.get("delta", {}).get("content") or "")
                 self.logprobs += [t["logprob"] for t in (choice.get("logprobs") or {}).get("content") or []]
             self.usage = usage_of(event) or self.usage
-        except (ValueError, AttributeError, KeyError, TypeError):
+        except (ValueError, *UNREADABLE):
             return  # not an event that we read; it is passed on anyway
         if self.first_ms is None and self.text:
             self.first_ms = since(self.began)
@@ -325,8 +334,13 @@ def usage_of(found: JSON) -> Usage | None:
     used = found.get("usage")
     if not used:
         return None
-    cached = (used.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-    return Usage(input=used["prompt_tokens"] - cached, output=used["completion_tokens"], cache_read=cached)
+    try:
+        cached = (used.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+        return Usage(
+            input=used["prompt_tokens"] - cached, output=used["completion_tokens"], cache_read=cached
+        )
+    except UNREADABLE:
+        return None
 
 
 def text_of(found: JSON) -> str:

@@ -211,7 +211,7 @@ class _Search:
         if self.kind is None or not _names(retry.on, self.kind) or steps.retried >= retry.attempts:
             return None
         delay = retry.backoff_ms << steps.retried
-        if not self._affordable(steps.route, delay):
+        if not self._callable(steps.route) or not self._affordable(steps.route, delay):
             return None
         steps.retries += 1
         steps.retried += 1

@@ -101,6 +101,20 @@ def test_it_skips_models_that_cannot_be_called() -> None:
     assert step.action == "stop"
 
 
+def test_nothing_follows_a_stream_that_has_reached_its_reader() -> None:
+    """`available=()`: neither a retry nor another model can replace words that were read already."""
+    policy = two_stage(retry={"attempts": 1, "on": ["connection"], "backoff_ms": 1})
+    for attempt, action in (
+        (Attempt(ok=False, error="connection"), "stop"),
+        (Attempt(confidence=0.1), "accept"),
+    ):
+        decision = decide(assigned(entry(policy)), {})
+        step = decision.next(attempt, available=())
+        assert (step.action, step.alias) == (action, "small")
+        steps = decision.steps
+        assert (steps.retries, steps.fallbacks, steps.escalations, steps.models) == (0, 0, 0, {"small": 1})
+
+
 def test_it_learns_from_completed_tasks() -> None:
     rule = {"id": "flaky", "when": "history.failure_rate > 0.5 && history.tasks >= 2", "use": "large"}
     assignment, memory = assigned(entry(two_stage(rules=[rule]))), Memory()

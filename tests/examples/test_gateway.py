@@ -1,5 +1,6 @@
 """examples/gateway.py on real sockets, with a fake provider and a control plane."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from pointsman import Pace, Router
+from pointsman.reporting.histogram import Histogram, upper_edge
 from pointsman.testing import FakeControlPlane
 from pointsman.token import DecisionToken
 from tests.client.watching import eventually
@@ -48,12 +50,18 @@ class Provider:
 
     says: dict[str, list[Any]] = field(default_factory=dict)
     asked: list[dict[str, Any]] = field(default_factory=list)
+    delay_s: float = 0.0
 
     async def completions(self, request: Request) -> Response:
         body = await request.json()
         self.asked.append(body)
         turns = self.says[body["model"]]
         answer = turns.pop(0) if len(turns) > 1 else turns[0]
+        await asyncio.sleep(self.delay_s)
+        if isinstance(answer, dict):
+            return JSONResponse(answer)
+        if isinstance(answer, str):
+            return Response(answer, media_type="text/event-stream")
         if isinstance(answer, int):
             return JSONResponse({"error": {"message": f"HTTP {answer}"}}, answer)
         text, logprob = answer
@@ -202,6 +210,54 @@ def test_an_interrupted_stream_is_recorded(town: Town, whole: bool) -> None:
             assert whole
     bucket = town.bucket()
     assert (bucket["errors_by_kind"], bucket["cost_nusd"]["n"]) == ({"connection": 1}, 0)
+    assert (bucket["model"], bucket["models"], bucket["fallbacks"]) == ("small", {"small": 1}, 0)
+
+
+def test_an_uncertain_stream_is_not_recorded_as_escalated(town: Town) -> None:
+    """The answer has reached its reader, and no other model was asked."""
+    town.provider.says = {"small": [(GOOD, -3.0)]}
+    assert town.ask(stream=True).status_code == 200
+    bucket = town.bucket()
+    assert (bucket["model"], bucket["escalations"], bucket["attempts"]) == ("small", 0, 1)
+    assert bucket["confidence"]["sum"] == pytest.approx(0.05, abs=0.001)
+
+
+def test_a_streams_latency_includes_the_wait_for_the_provider_and_for_earlier_attempts(town: Town) -> None:
+    town.provider.says, town.provider.delay_s = {"small": [429, (GOOD, None)]}, 0.2
+    assert town.ask(stream=True).status_code == 200
+    bucket = town.bucket()
+    assert bucket["retries"] == 1
+    (edge,) = Histogram.from_dict(bucket["latency_ms"]).counts
+    assert upper_edge(edge) >= 390
+
+
+def test_a_stream_without_spaces_after_its_colons_is_read(town: Town) -> None:
+    chunk = {"choices": [{"index": 0, "delta": {"content": GOOD}}]}
+    usage = {"prompt_tokens": 1_000, "completion_tokens": 100}
+    end = {"choices": [], "usage": usage}
+    town.provider.says = {"small": [f"data:{json.dumps(chunk)}\n\ndata:{json.dumps(end)}\n\ndata:[DONE]\n\n"]}
+    assert town.ask(stream=True, **JSON_WANTED).status_code == 200
+    bucket = town.bucket()
+    assert (bucket["successes"], bucket["errors"], bucket["cost_nusd"]["sum"]) == (1, 0, 210_000)
+
+
+@pytest.mark.parametrize(
+    "usage", [{"total_tokens": 5}, {"prompt_tokens": None, "completion_tokens": 1}, [5], "five"]
+)
+def test_an_answer_with_an_unknown_form_of_usage_is_used_without_a_cost(town: Town, usage: Any) -> None:
+    town.provider.says = {"small": [{"choices": [{"message": {"content": GOOD}}], "usage": usage}]}
+    assert town.ask().status_code == 200
+    bucket = town.bucket()
+    assert (bucket["tasks"], bucket["errors"], bucket["cost_nusd"]["n"]) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("choices", [[{}], [5], {"message": {}}, [{"message": {"content": [1]}}]])
+def test_an_answer_of_an_unknown_form_is_a_failed_attempt(town: Town, choices: Any) -> None:
+    town.provider.says = {"small": [{"choices": choices}], "large": [(GOOD, None)]}
+    answer = town.ask(**JSON_WANTED)
+    assert (answer.status_code, answer.headers["x-pointsman-model"]) == (200, "large")
+    bucket = town.bucket()
+    assert (bucket["tasks"], bucket["attempts"], bucket["successes"]) == (1, 2, 1)
 
 
 def test_feedback_is_assigned_to_its_task(town: Town) -> None:
