@@ -209,7 +209,7 @@ def _act(evaluation: Evaluation, now: datetime) -> str:
         return "moved"  # another process or a person was first; that move gets its own evaluation
     except (
         Conflict
-    ) as error:  # a freeze, a pin, a disabled model or a voided approval since the evidence was read
+    ) as error:  # a freeze, a pin, a disabled model, a voided approval: since the evidence was read
         return _hold(rollout, now, error.code, error.detail)
 
 

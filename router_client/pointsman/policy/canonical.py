@@ -15,9 +15,8 @@ import rfc8785
 
 __all__ = ["canonical", "completed", "digest", "plain", "reads_as_integer"]
 
-_EXPONENT_FROM = (
-    1e21  # RFC 8785, 3.2.2.3 (ECMAScript's Number::toString): smaller whole doubles have no exponent
-)
+# RFC 8785, 3.2.2.3 (ECMAScript's Number::toString): smaller whole doubles have no exponent.
+_EXPONENT_FROM = 1e21
 
 
 def plain(data: Any) -> Any:
