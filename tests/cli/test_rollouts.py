@@ -81,6 +81,13 @@ def test_a_rollout_is_proposed_started_and_rolled_back(run: Run, assignment: Ass
     assert rollout.state in ("rolling_back", "rolled_back")
 
 
+def test_a_proposal_that_needs_an_approval_is_shown_and_not_started(run: Run, assignment: Assignment) -> None:
+    Environment.objects.update(four_eyes=True)
+    code, said, error = proposed(run, assignment, "--start")
+    assert (code, error) == (0, "")
+    assert "it waits for an approval." in said and str(Rollout.objects.get().pk) in said
+
+
 def test_an_impossible_action_is_refused_with_an_explanation(run: Run, assignment: Assignment) -> None:
     proposed(run, assignment)
     code, _, error = run("rollout", "advance", Rollout.objects.get().pk, "-m", "too early")

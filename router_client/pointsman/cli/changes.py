@@ -10,7 +10,7 @@ from pointsman.cli.desired import BOUND, Desired, DesiredWorkload, guardrail_nam
 from pointsman.cli.output import CliError
 from pointsman.cli.server import Server, path
 
-__all__ = ["Change", "Overtaken", "compare", "is_requested", "waiting_to_serve"]
+__all__ = ["Change", "Overtaken", "compare", "is_requested", "under_way", "waiting_to_serve"]
 
 UNDER_WAY = ("draft", "awaiting_approval", "scheduled", "running", "paused", "rolling_back")
 
@@ -146,6 +146,15 @@ def _serving(
         body["plan"] = settings.get("plan", "standard")
     details = {"version": (present["baseline"], number), "plan": (None, body.get("plan", "stages"))}
     yield Change("propose", "rollout", f"of version {number} of {name}", details, _posts("rollouts", body))
+
+
+def under_way(server: Server, desired: Desired) -> Iterator[dict[str, Any]]:
+    """Yield the rollouts of the folder's policies in its environments that have not ended, also of earlier runs."""
+    for workload in desired.workloads.values():
+        for environment in workload.environments if workload.policy is not None else ():
+            for one in server.every("rollouts", environment=environment, workload=workload.name):
+                if one["state"] in UNDER_WAY and one["candidate_digest"] == workload.policy_digest:
+                    yield one
 
 
 def waiting_to_serve(server: Server, environment: str, workload: str, number: int) -> bool:

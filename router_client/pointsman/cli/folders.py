@@ -9,14 +9,16 @@ from typing import Annotated, Any
 
 import typer
 
-from pointsman.cli.changes import Change, Overtaken, compare, is_requested
+from pointsman.cli.changes import Change, Overtaken, compare, is_requested, under_way
 from pointsman.cli.desired import guardrail_name, guardrail_settings, read_folder
 from pointsman.cli.output import CliError, Output, Settings
-from pointsman.cli.rollouts import watch_until_done
-from pointsman.cli.server import Server, path
+from pointsman.cli.rollouts import GOOD_ENDS, start_if_possible, watch_until_done
+from pointsman.cli.server import Refused, Server, path
 from pointsman.plurals import counted
 
 __all__ = ["register"]
+
+MAX_NOTE = 400  # characters of a version's note, and of the reason for serving it
 
 Folder = Annotated[
     Path, typer.Argument(help="The folder: models.yaml, plans.yaml, workloads/<name>/policy.yaml …")
@@ -51,47 +53,72 @@ def apply(
     context: typer.Context,
     folder: Folder,
     reason: Annotated[str, typer.Option(help="For the audit log.")] = "pointsman apply",
-    wait: Annotated[bool, typer.Option("--wait", help="Follow the proposed rollouts to their end.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow the folder's rollouts to their end.")] = False,
     start: Annotated[
         bool, typer.Option("--start", help="Start proposed rollouts that need no approval.")
     ] = False,
 ) -> None:
     """Make the control plane match the folder. Running it again changes nothing.
 
-    With --wait the exit code is 1 if a rollout is rolled back.
+    --start and --wait also apply to the folder's rollouts that an earlier run proposed and that have not ended. With
+    --wait the exit code is 1 if a rollout is rolled back.
     """
     settings: Settings = context.obj
+    output = settings.output
     desired = read_folder(folder)
     done: list[dict[str, Any]] = []
-    proposed: list[str] = []
+    rollouts: dict[str, Any] = {}
     with settings.connect() as server:
         changes = compare(server, desired)
-        if not changes:
-            settings.output.data({"changes": []}, "No changes.")
-            return
+        _refuse_long_reason(reason, changes)
+        if not changes and not output.as_json:
+            output.say("No changes.")
         for change in changes:
             answer = _do(server, change, reason, done)
             done.append(change.as_dict())
             state = "requested; another person must approve it" if is_requested(answer) else "done"
-            settings.output.say(f"{change}: {state}")
+            output.say(f"{change}: {state}")
             if change.action == "propose":
-                proposed.append(answer["id"])
-                if start and answer["state"] in ("draft", "scheduled"):
-                    server.act(path("rollouts", answer["id"]), "start", {"reason": reason})
-        if settings.output.as_json:
-            settings.output.data({"changes": done, "rollouts": proposed})
-        ends = [watch_until_done(server, settings.output, rollout) for rollout in proposed] if wait else []
-    if not all(ends):
+                rollouts[answer["id"]] = answer
+        if (
+            start or wait
+        ):  # an earlier run may have proposed a rollout and ended before it could start or follow it
+            rollouts |= {one["id"]: one for one in under_way(server, desired)}
+        if start:
+            for one in rollouts.values():
+                start_if_possible(server, output, one, reason)
+        ends = {one: watch_until_done(server, output, one)["state"] for one in rollouts} if wait else {}
+    document = {"changes": done, "rollouts": list(rollouts), **({"ends": ends} if wait else {})}
+    if output.as_json:
+        output.data(document)
+    if not all(state in GOOD_ENDS for state in ends.values()):
         raise typer.Exit(1)
+
+
+def _refuse_long_reason(reason: str, changes: Sequence[Change]) -> None:
+    """Refuse a reason that a later change cannot take, before the first one is made."""
+    if len(reason) > MAX_NOTE and any(change.kind == "version" for change in changes):
+        raise CliError(
+            f"--reason has {len(reason)} characters; for a version it may have up to {MAX_NOTE}. Nothing was changed."
+        )
 
 
 def _do(server: Server, change: Change, reason: str, done: Sequence[Any]) -> Any:
     try:
         return change.do(server, reason)
     except CliError as error:
-        nothing = "" if isinstance(error, Overtaken) else " Nothing was changed."
-        before = f" {len(done)} earlier changes were made." if done else nothing
-        raise CliError(f"{change}: {error}{before}") from None
+        raise CliError(f"{change}: {error}{_made(error, len(done))}") from None
+
+
+def _made(error: CliError, earlier: int) -> str:
+    """Return what was made before the error. Only a refusal says for sure that the change itself was not."""
+    if isinstance(error, Refused) and error.status < 500 and not earlier:
+        return " Nothing was changed."
+    certain = isinstance(error, Overtaken) or (isinstance(error, Refused) and error.status < 500)
+    unclear = "" if certain else " It may have been made; run it again to see."
+    return unclear + (
+        f" {counted(earlier, 'earlier change was', 'earlier changes were')} made." if earlier else ""
+    )
 
 
 def _tell(output: Output, changes: Sequence[Change]) -> None:

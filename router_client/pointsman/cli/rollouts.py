@@ -12,7 +12,7 @@ import typer
 from pointsman.cli.output import CliError, Output, Settings, lines
 from pointsman.cli.server import Server, path
 
-__all__ = ["register", "watch_until_done"]
+__all__ = ["GOOD_ENDS", "register", "start_if_possible", "watch_until_done"]
 
 WATCH_EVERY_S = 2.0
 GOOD_ENDS, BAD_ENDS = ("completed",), ("rolled_back", "aborted", "rejected", "cancelled")
@@ -62,7 +62,7 @@ def propose(
     with settings.connect() as server:
         found = server.post("rollouts", body)
         if start:
-            found = server.act(path("rollouts", found["id"]), "start", {"reason": reason})
+            found = start_if_possible(server, settings.output, found, reason)
     settings.output.data(found, _described(found))
 
 
@@ -129,12 +129,28 @@ def watch(context: typer.Context, rollout_id: Id) -> None:
     """Follow a rollout to its end. The exit code is 1 if it is rolled back."""
     settings: Settings = context.obj
     with settings.connect() as server:
-        if not watch_until_done(server, settings.output, rollout_id):
-            raise typer.Exit(1)
+        found = watch_until_done(server, settings.output, rollout_id)
+    if settings.output.as_json:
+        settings.output.data(found)
+    if found["state"] not in GOOD_ENDS:
+        raise typer.Exit(1)
 
 
-def watch_until_done(server: Server, output: Output, rollout_id: str) -> bool:
-    """Print each change until the end and return whether it completed. Waits out short outages of the control plane."""
+def start_if_possible(server: Server, output: Output, found: dict[str, Any], reason: str) -> dict[str, Any]:
+    """Start a rollout that has not started, and return it. Say so if it waits for an approval or for a planned time."""
+    if found["started_at"] is not None:
+        return found
+    if found["scheduled_for"] is not None:
+        output.say(f"{_of(found)}: it starts at {found['scheduled_for']}, as planned.")
+    elif found["state"] == "awaiting_approval" and "start" not in found["can"]:
+        output.say(f"{_of(found)}: it waits for an approval.")
+    else:
+        return dict(server.act(path("rollouts", found["id"]), "start", {"reason": reason}))
+    return found
+
+
+def watch_until_done(server: Server, output: Output, rollout_id: str) -> dict[str, Any]:
+    """Print each change until the end and return the rollout. Waits out short outages of the control plane."""
     said, failures = "", 0
     while True:
         try:
@@ -151,9 +167,7 @@ def watch_until_done(server: Server, output: Output, rollout_id: str) -> bool:
             said = told
             output.say(told)
         if found["state"] in GOOD_ENDS + BAD_ENDS:
-            if output.as_json:
-                output.data(found)
-            return found["state"] in GOOD_ENDS
+            return dict(found)
         time.sleep(WATCH_EVERY_S)
 
 
@@ -167,10 +181,13 @@ def _action(name: str) -> Any:
     return command
 
 
+def _of(found: dict[str, Any]) -> str:
+    return f"{found['workload']} in {found['environment']}, {found['baseline']} → {found['candidate']}"
+
+
 def _line(found: dict[str, Any]) -> str:
-    where = f"{found['workload']} in {found['environment']}, {found['baseline']} → {found['candidate']}"
     held = found["rollback_reason"] or found["hold_sentence"]
-    return f"{where}: {found['state'].replace('_', ' ')}, stage {_stage(found)}" + (
+    return f"{_of(found)}: {found['state'].replace('_', ' ')}, stage {_stage(found)}" + (
         f". {held}" if held else ""
     )
 
