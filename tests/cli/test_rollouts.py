@@ -2,11 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from django.db.models import F
 
 from controlplane.access.models import Key
 from pointsman.cli import main
+from pointsman.cli.server import Server
 from policies_app.models import Assignment, Environment, Model
 from rollout_app.models import Rollout
 from tests.cli.conftest import Run
@@ -86,6 +89,26 @@ def test_a_proposal_that_needs_an_approval_is_shown_and_not_started(run: Run, as
     code, said, error = proposed(run, assignment, "--start")
     assert (code, error) == (0, "")
     assert "it waits for an approval." in said and str(Rollout.objects.get().pk) in said
+
+
+@pytest.mark.parametrize("action", ["pause", "roll-back", "abort"])
+def test_an_urgent_action_does_not_depend_on_what_was_read_before(
+    run: Run, assignment: Assignment, monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
+    proposed(run, assignment, "--start")
+    rollout = Rollout.objects.get()
+    ask = Server._ask
+
+    def engine_moves_after_a_read(server: Server, method: str, *rest: Any, **how: Any) -> Any:
+        answer = ask(server, method, *rest, **how)
+        Rollout.objects.update(version=F("version") + 1)
+        return answer
+
+    monkeypatch.setattr(Server, "_ask", engine_moves_after_a_read)
+    code, _, error = run("rollout", action, rollout.pk, "-m", "now")
+    assert (code, error) == (0, "")
+    rollout.refresh_from_db()
+    assert rollout.state in ("paused", "rolling_back", "rolled_back", "aborted")
 
 
 def test_an_impossible_action_is_refused_with_an_explanation(run: Run, assignment: Assignment) -> None:

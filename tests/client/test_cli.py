@@ -122,5 +122,5 @@ def test_it_reports_that_something_else_answered(
         server.shutdown()
     said = capsys.readouterr()
     assert (code, said.out) == (2, "")
-    assert "Something else than a control plane answered" in said.err
+    assert "Something other than a control plane answered" in said.err
     assert "Traceback" not in said.err

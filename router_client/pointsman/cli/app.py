@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from typing import Annotated
 
 import typer
@@ -83,5 +84,6 @@ def run(arguments: list[str]) -> int:
         if type(error).__name__ == "Abort":
             print("pointsman: stopped", file=sys.stderr)
             return 130
-        raise
+        traceback.print_exc()
+        return 2  # not Python's 1, which means a negative result
     return code if isinstance(code, int) else 0

@@ -40,6 +40,7 @@ class Change:
 
 def compare(server: Server, desired: Desired) -> list[Change]:
     """Return the changes in the order in which they can be applied; empty if the control plane matches the folder."""
+    server.check()
     changes: list[Change] = []
     for kind, wanted in (
         ("models", desired.models),

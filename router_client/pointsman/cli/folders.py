@@ -112,9 +112,10 @@ def _do(server: Server, change: Change, reason: str, done: Sequence[Any]) -> Any
 
 def _made(error: CliError, earlier: int) -> str:
     """Return what was made before the error. Only a refusal says for sure that the change itself was not."""
-    if isinstance(error, Refused) and error.status < 500 and not earlier:
+    refused = isinstance(error, Refused) and error.final
+    if refused and not earlier:
         return " Nothing was changed."
-    certain = isinstance(error, Overtaken) or (isinstance(error, Refused) and error.status < 500)
+    certain = refused or isinstance(error, Overtaken)
     unclear = "" if certain else " It may have been made; run it again to see."
     return unclear + (
         f" {counted(earlier, 'earlier change was', 'earlier changes were')} made." if earlier else ""
@@ -152,6 +153,7 @@ def export(
     if folder.exists() and any(folder.iterdir()):
         raise CliError(f"{folder} is not empty; nothing was written.")
     with settings.connect() as server:
+        server.check()
         files = dict(_files(server, environment))
     for name, content in files.items():
         place = folder / name

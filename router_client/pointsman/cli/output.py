@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from pointsman.cli.server import Server
@@ -53,9 +54,9 @@ class Output:
             return
         table = Table(box=None, pad_edge=False, header_style="bold")
         for head in heads:
-            table.add_column(head, overflow="fold")
-        for row in rows:
-            table.add_row(*("–" if cell is None or cell == "" else str(cell) for cell in row))
+            table.add_column(Text(head), overflow="fold")
+        for row in rows:  # as `Text`: rich takes [brackets] in a str for markup
+            table.add_row(*(Text("–" if cell is None or cell == "" else str(cell)) for cell in row))
         self._console.print(table)
 
 

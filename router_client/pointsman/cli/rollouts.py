@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from pointsman.cli.output import CliError, Output, Settings, lines
-from pointsman.cli.server import Server, path
+from pointsman.cli.server import Refused, Server, path
 
 __all__ = ["GOOD_ENDS", "register", "start_if_possible", "watch_until_done"]
 
@@ -158,7 +158,7 @@ def watch_until_done(server: Server, output: Output, rollout_id: str) -> dict[st
             failures = 0
         except CliError as error:
             failures += 1
-            if failures > 30 or getattr(error, "status", 503) < 500:
+            if failures > 30 or (isinstance(error, Refused) and error.final):
                 raise
             time.sleep(WATCH_EVERY_S)
             continue

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 import httpx
 
@@ -16,6 +16,8 @@ from pointsman.version import VERSION
 __all__ = ["Refused", "Server"]
 
 TIMEOUT_S = 30.0
+# Actions for emergencies: nobody should have to read first, and a change made meanwhile should not stop them.
+URGENT = frozenset({"pause", "roll-back", "abort", "revert", "pin", "unpin"})
 
 
 class Refused(CliError):
@@ -25,13 +27,25 @@ class Refused(CliError):
         super().__init__(sentence)
         self.status, self.code = status, code
 
+    @property
+    def final(self) -> bool:
+        """Whether nothing was changed and a repetition would be refused, too. A server's error is not."""
+        return 300 <= self.status < 500
+
 
 class Server:
     """One control plane. Paths are relative to /api/v1; `path` quotes the names in them."""
 
     def __init__(self, address: str, key: str) -> None:
-        parts = urlsplit(address)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
+        key = key.strip()  # a key that was read from a file often ends with a line break
+        if not (key.isascii() and key.isprintable()):
+            raise CliError("The key contains characters that cannot be sent; copy it again.")
+        try:
+            parts = urlsplit(address)
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
             raise CliError(
                 f"{address!r} is not a valid address of a control plane; use one like https://pointsman.example."
             )
@@ -41,8 +55,8 @@ class Server:
                 headers={"Authorization": f"Bearer {key}", "User-Agent": f"pointsman-cli/{VERSION}"},
                 timeout=TIMEOUT_S,
             )
-        except (ValueError, UnicodeError) as error:
-            raise CliError(f"The key cannot be sent: {error}.") from None
+        except (ValueError, httpx.InvalidURL, ImportError) as error:
+            raise CliError(f"The address or a proxy setting cannot be used: {error}.") from None
 
     def __enter__(self) -> Server:
         return self
@@ -54,9 +68,7 @@ class Server:
 
     def get(self, path: str, **query: Any) -> Any:
         """Return the document. Raises `Refused`."""
-        return self._ask(
-            "GET", path, params={name: value for name, value in query.items() if value is not None}
-        )[0]
+        return self._read(path, {name: value for name, value in query.items() if value is not None})[0]
 
     def text(self, path: str) -> str:
         """Return a report in Markdown."""
@@ -70,42 +82,64 @@ class Server:
         try:
             return self.get(path)
         except Refused as refused:
-            if refused.status == 404:
+            if refused.code == "not_found":  # not the 404 of something else that answers at this address
                 return None
             raise
 
     def every(self, path: str, **query: Any) -> Iterator[Any]:
         """Yield all items of a list, page by page."""
-        page = self.get(path, limit=200, **query)
+        given: Mapping[str, Any] = {name: value for name, value in query.items() if value is not None}
+        given = {**given, "limit": 200}
         while True:
+            page, answer = self._read(path, given)
+            if not isinstance(page.get("items"), list):
+                raise _foreign(answer)
             yield from page["items"]
             if not page.get("next"):
                 return
-            page = self._ask("GET", page["next"])[0]
+            # Only its query: the host in it is the one that the server believes to have, and would receive the key.
+            given = dict(parse_qsl(urlsplit(page["next"]).query))
+
+    def _read(self, path: str, query: Mapping[str, Any]) -> tuple[dict[str, Any], httpx.Response]:
+        page, answer = self._ask("GET", path, params=query)
+        return _object(page, answer), answer
+
+    def check(self) -> None:
+        """Raise `CliError` unless a control plane answers: where there is none, every name would seem to be missing."""
+        try:
+            self.get("environments", limit=1)
+        except Refused as refused:
+            if refused.status != 404:
+                raise
+            address = self._client.base_url.copy_with(username=None, password=None)
+            raise CliError(f"There is no control plane at {address}: {refused}") from None
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """Post with an `Idempotency-Key`, so that it takes effect once however often the connection breaks."""
-        return self._ask("POST", path, json=dict(body), headers={"Idempotency-Key": str(uuid.uuid4())})[0]
+        headers = {"Idempotency-Key": str(uuid.uuid4())}
+        return _object(*self._ask("POST", path, json=dict(body), headers=headers))
 
     def compute(self, path: str, body: Mapping[str, Any], seconds: float) -> Any:
         """Post a computation that changes nothing, with a longer time limit."""
-        return self._ask("POST", path, json=dict(body), timeout=seconds)[0]
+        return _object(*self._ask("POST", path, json=dict(body), timeout=seconds))
 
     def act(self, thing: str, action: str, body: Mapping[str, Any]) -> Any:
-        """Post an action once, conditional on the object just read."""
+        """Post an action once, conditional on the object just read unless it is urgent."""
+        if action in URGENT:
+            return self.post(f"{thing}/{action}", body)
         etag = self._ask("GET", thing)[1].headers.get("ETag", "*")
         headers = {"Idempotency-Key": str(uuid.uuid4()), "If-Match": etag}
-        return self._ask("POST", f"{thing}/{action}", json=dict(body), headers=headers)[0]
+        return _object(*self._ask("POST", f"{thing}/{action}", json=dict(body), headers=headers))
 
     def patch(self, path: str, body: Mapping[str, Any]) -> Any:
         """Patch the object just read, without overwriting changes made since."""
         etag = self._ask("GET", path)[1].headers.get("ETag", "*")
-        return self._ask("PATCH", path, json=dict(body), headers={"If-Match": etag})[0]
+        return _object(*self._ask("PATCH", path, json=dict(body), headers={"If-Match": etag}))
 
     def put(self, path: str, body: Mapping[str, Any], version: int | None = None) -> Any:
         """Put the object. `version` is the one that was read, None if there was none."""
         headers = {} if version is None else {"If-Match": f'"{version}"'}
-        return self._ask("PUT", path, json=dict(body), headers=headers)[0]
+        return _object(*self._ask("PUT", path, json=dict(body), headers=headers))
 
     def delete(self, path: str, **query: Any) -> None:
         """Delete the object."""
@@ -140,23 +174,32 @@ def path(*parts: str | int) -> str:
     return "/".join(quote(str(part), safe="") for part in parts)
 
 
-def _foreign(answer: httpx.Response) -> CliError:
+def _object(document: Any, answer: httpx.Response) -> dict[str, Any]:
+    """Return the document. Every answer of the API with a document is an object that is not empty."""
+    if not isinstance(document, dict) or not document:
+        raise _foreign(answer)
+    return document
+
+
+def _foreign(answer: httpx.Response) -> Refused:
     """Return the error for an answer in another form, such as the page of a proxy that wants a login first."""
     kind = answer.headers.get("Content-Type", "no content type")
-    return CliError(
-        f"Something else than a control plane answered {answer.request.url.copy_with(query=None)}: "
-        f"{answer.status_code}, {kind}."
-    )
+    address = answer.request.url.copy_with(query=None, username=None, password=None)
+    sentence = f"Something other than a control plane answered {address}: {answer.status_code}, {kind}."
+    return Refused(answer.status_code, "no_problem", sentence)
 
 
 def _refusal(answer: httpx.Response) -> Refused:
+    if answer.is_redirect:
+        place = answer.headers["Location"]
+        sentence = f"The control plane answered {answer.status_code}: it is at {place}; use that address."
+        return Refused(answer.status_code, "no_problem", sentence)
     try:
         problem = answer.json()
         code, detail = str(problem["code"]), str(problem.get("detail") or problem.get("title"))
         problems = problem.get("problems") or []
     except (ValueError, KeyError, TypeError, AttributeError):
-        sentence = f"The control plane answered {answer.status_code}: {answer.text[:200]}"
-        return Refused(answer.status_code, "no_problem", sentence)
+        return _foreign(answer)
     named = [_problem(one) for one in problems if isinstance(one, Mapping)]
     return Refused(answer.status_code, code, "\n  ".join([f"{detail} ({code})", *named]))
 
