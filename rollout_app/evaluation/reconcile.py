@@ -207,9 +207,7 @@ def _act(evaluation: Evaluation, now: datetime) -> str:
                 return "roll_back"
     except RolloutMoved:
         return "moved"  # another process or a person was first; that move gets its own evaluation
-    except (
-        Conflict
-    ) as error:  # a freeze, a pin, a disabled model, a voided approval: since the evidence was read
+    except Conflict as error:  # a freeze, a pin, a disabled model or a voided approval in the meantime
         return _hold(rollout, now, error.code, error.detail)
 
 
