@@ -7,7 +7,9 @@ import asyncio
 import inspect
 import json
 import os
+import threading
 from collections.abc import Callable, Coroutine, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +172,7 @@ def unsure(response: Any) -> float:
     [
         ("/v1/messages", {"max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}, "message"),
         ("/v1/responses", {"input": "hi"}, "response"),
+        ("/v1/completions", {"prompt": "hi"}, "text_completion"),
     ],
 )
 def test_the_second_stage_leaves_the_answers_of_other_apis(
@@ -254,6 +257,53 @@ def test_the_second_stage_sends_its_own_parameters_and_the_clients(
         "top_p": 0.9,
         "max_tokens": 7,
     }
+
+
+class GoogleLike(BaseHTTPRequestHandler):
+    """A provider with Google's protocol that answers "hello"."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        content = {"role": "model", "parts": [{"text": "hello"}]}
+        usage = {"promptTokenCount": 5, "candidatesTokenCount": 3, "totalTokenCount": 8}
+        candidate = {"content": content, "finishReason": "STOP", "index": 0}
+        answer = json.dumps({"candidates": [candidate], "usageMetadata": usage})
+        stream = "streamGenerateContent" in self.path
+        body = f"data: {answer}\r\n\r\n" if stream else answer
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream" if stream else "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def google() -> Iterator[str]:
+    """The address of a provider with Google's protocol."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), GoogleLike) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("method", ["generateContent", "streamGenerateContent?alt=sse"])
+def test_a_request_in_googles_format_is_routed_and_recorded(
+    plane: FakeControlPlane, tmp_path: Path, google: str, method: str
+) -> None:
+    parameters = {"model": "gemini/gemini-2.0-flash", "api_key": "x", "api_base": google}
+    models = [{"model_name": name, "litellm_params": parameters} for name in ("small", "large")]
+
+    async def talk(client: Any) -> Any:
+        body = {"contents": [{"role": "user", "parts": [{"text": "x" * 1_000}]}]}
+        return await client.post(f"/v1beta/models/pointsman/chat:{method}", json=body, timeout=60)
+
+    configuration = {**CONFIGURATION, "model_list": models}
+    answer, (bucket,) = asked(plane, POLICY, talk, tmp_path, configuration=configuration)
+    assert answer.status_code == 200 and "hello" in answer.text, answer.text
+    assert (bucket["rule"], bucket["model"], bucket["tasks"]) == ("long", "large", 1)
 
 
 @pytest.mark.parametrize("error", ["HTTPException", "BudgetExceededError"])

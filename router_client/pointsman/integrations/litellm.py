@@ -62,7 +62,8 @@ log = logging.getLogger("pointsman.litellm")
 PREFIX = "pointsman/"
 CALLS = frozenset(
     {"completion", "acompletion", "text_completion", "atext_completion", "responses", "aresponses",
-     "anthropic_messages", "generate_content", "agenerate_content"}
+     "anthropic_messages", "generate_content", "agenerate_content", "generate_content_stream",
+     "agenerate_content_stream"}
 )  # fmt: skip
 # The calls whose answer the second stage may replace: it asks the stronger model for a chat completion.
 CHAT = frozenset({"completion", "acompletion"})
