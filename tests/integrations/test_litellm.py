@@ -380,6 +380,13 @@ def test_the_first_request_of_a_process_waits_for_its_policy(
     assert data["model"] == "small"
 
 
+def test_a_wrong_key_leaves_the_routers_default(plane: FakeControlPlane) -> None:
+    with Router(plane.url, "pmr_wrong", defaults={"chat": "large"}) as router:
+        hook, data = PointsmanHook(router, workloads={}), {"model": "pointsman/chat", "messages": []}
+        asyncio.run(hook.async_pre_call_hook(None, None, data, "acompletion"))
+    assert data["model"] == "large"
+
+
 def test_requests_wait_only_at_the_start(plane: FakeControlPlane, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
 

@@ -37,12 +37,13 @@ import os
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from litellm.integrations.custom_logger import CustomLogger
 
-from pointsman import Attempt, Router
+from pointsman import Attempt, ConfigurationError, Router
 from pointsman.decision import Decision
 from pointsman.integrations.litellm_request import (
     KEY,
@@ -300,7 +301,8 @@ class PointsmanHook(CustomLogger):  # type: ignore[misc]  # typed where LiteLLM 
         router = self.router
         left = self._since + READY_WITHIN_S - time.monotonic()
         if left > 0 and not router.ready:
-            await asyncio.to_thread(router.wait_ready, left)
+            with suppress(ConfigurationError):  # logged by the router; its defaults are used
+                await asyncio.to_thread(router.wait_ready, left)
 
     def sweep(self) -> None:
         """Forget requests that never ended because the client disconnected. They count as unfinished."""
