@@ -63,6 +63,24 @@ def source_of(options: Mapping[str, Any], prices: Prices) -> Source:
     return Source(path=options["tasks"], prices=prices, **{name: options[name] for name in names})
 
 
+def _refuse_unused(source: Source) -> None:
+    """Raise `ValueError` for an option that this kind of file does not take: ignored, it would seem to have worked."""
+    if not source.log:
+        names, kind, only = ("latency_unit", "grade", "grades"), "A table", "name the kind of `log`"
+    else:
+        names, kind, only = ("mapping",), f"A log of {source.log}", "it is for a table"
+    if unused := [name for name in names if getattr(source, name)]:
+        raise ValueError(f"{kind} takes no `{unused[0]}`; {only}.")
+    if source.grades and source.log != "langfuse":
+        raise ValueError(
+            f"A log of {source.log} takes no file of `grades`; only Langfuse's scores are apart."
+        )
+    if source.log == "langfuse" and source.grade and not source.grades:
+        raise ValueError("Langfuse's scores are in a file of their own: `manage.py backtest --grades FILE`.")
+    if source.log == "opentelemetry" and source.grade:
+        raise ValueError("A span's grade is its attribute `pointsman.success`; leave out `grade`.")
+
+
 def open_tasks(source: Source) -> Iterator[Task]:
     """Return the tasks of a source.
 
@@ -70,11 +88,12 @@ def open_tasks(source: Source) -> Iterator[Task]:
     log, after the last one of a table), `OSError` if it cannot be opened.
     """
     name, problems = Path(source.path).name, Problems()
+    if source.log and source.log not in LOGS:
+        raise ValueError(f"The log {source.log!r} is not supported; use one of {', '.join(LOGS)}.")
+    _refuse_unused(source)
     if not source.log:
         mapping = _mapping(source.mapping)
         return read_table(open_records(source.path, problems), name, problems, mapping, source.prices)
-    if source.log not in LOGS:
-        raise ValueError(f"The log {source.log!r} is not supported; use one of {', '.join(LOGS)}.")
     if source.log == "pointsman":
         return (logged.task for logged in open_task_log(source).tasks())
     rows = open_rows(source.path, problems)
@@ -85,6 +104,7 @@ def open_tasks(source: Source) -> Iterator[Task]:
 
 def open_task_log(source: Source) -> TaskLogFiles:
     """Open a router's task log together with its rotated files."""
+    _refuse_unused(source)
     return TaskLogFiles.of(source.path, source.grade, source.success_from)
 
 

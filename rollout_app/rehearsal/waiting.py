@@ -67,6 +67,7 @@ def run(asked: Asked) -> Backtest | dict[str, Agreement]:
     if not 1 <= len(asked.documents) <= MOST_COMPARED:
         raise InvalidInput(f"Compare 1 to {MOST_COMPARED} versions.")
     try:
+        _refuse_unused(asked)
         with ExitStack() as stack:
             if asked.log:
                 return single_log.against_log(
@@ -86,10 +87,21 @@ def run(asked: Asked) -> Backtest | dict[str, Agreement]:
 def tasks_of(asked: Asked) -> Iterator[Iterator[Task]]:
     """Yield the tasks, limited like a backtest of one policy. Raise `InvalidInput`."""
     try:
+        _refuse_unused(asked)
         with ExitStack() as stack:
             yield _bounded(_tasks(asked, stack), 1)
     except ValueError as error:
         raise InvalidInput(str(error)) from None
+
+
+def _refuse_unused(asked: Asked) -> None:
+    """Raise `ValueError` for what these tasks do not take. `sources` checks how a file is read."""
+    if asked.recorded:
+        kind, names = "An included set of tasks", ("log", "mapping", "latency_unit", "grade")
+    else:
+        kind, names = "A log with one model per task", ("sweep", "score") if asked.log else ()
+    if unused := [name for name in names if getattr(asked, name)]:
+        raise ValueError(f"{kind} takes no `{unused[0]}`.")
 
 
 def _tasks(asked: Asked, stack: ExitStack) -> Iterator[Task]:

@@ -64,6 +64,18 @@ def test_it_draws_the_curve(policy: str, tmp_path: Path, ending: str) -> None:
         (["--tasks", "mmlu", "--sweep", "nowhere:0:1:3"], "There is no condition at 'nowhere'"),
         (["--tasks", "gsm8k", "--picture", "curve.pdf"], "must end in .svg or .png"),
         (["--tasks", "routerarena"], "None of 809 tasks can be compared"),
+        (["--tasks", "gsm8k", "--bar", "90"], "--bar is a share from 0 to 1"),
+        (["--tasks", "gsm8k", "--log", "litellm"], "The included gsm8k takes no --log"),
+        (["--tasks", "x.jsonl", "--log", "litellm", "--bar", "0"], "one model per task takes no --bar"),
+        (["--tasks", "x.jsonl", "--log", "litellm", "--sweep", "a:0:1:2"], "takes no --sweep"),
+        (["--tasks", "x.jsonl", "--log", "pointsman", "--score", "turns"], "takes no --score"),
+        (["--tasks", "x.jsonl", "--log", "pointsman", "--picture", "c.svg"], "takes no --picture"),
+        (["--tasks", "x.jsonl", "--log", "pointsman", "--mapping", "m.yaml"], "takes no `mapping`"),
+        (["--tasks", "x.jsonl", "--log", "litellm", "--mapping", "m.yaml"], "takes no `mapping`"),
+        (["--tasks", "x.jsonl", "--log", "litellm", "--grades", "g.csv"], "takes no file of `grades`"),
+        (["--tasks", "x.jsonl", "--log", "opentelemetry", "--grade", "ok"], "attribute `pointsman.success`"),
+        (["--tasks", "x.jsonl", "--log", "langfuse", "--grade", "ok"], "--grades FILE"),
+        (["--tasks", "x.csv", "--grade", "ok"], "A table takes no `grade`"),
     ],
 )
 def test_it_ends_with_an_explanation(policy: str, arguments: list[str], says: str) -> None:

@@ -66,6 +66,7 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from None
 
     def _run(self, options: Mapping[str, Any]) -> None:
+        _refuse_unused(options)
         documents = {name: _document(name) for name in options["policies"]}
         if options["log"]:
             self._against_log(documents, options)
@@ -119,6 +120,24 @@ class Command(BaseCommand):
                 f"Continuing without the catalogue's prices, which can't be read: {str(error).strip()}."
             )
             return {}
+
+
+def _refuse_unused(options: Mapping[str, Any]) -> None:
+    """Raise `ValueError` for an option that would be ignored, so that nobody takes it for applied."""
+    bar, is_included = options["bar"], options["tasks"] in RECORDED
+    if bar is not None and not 0 <= bar <= 1:
+        raise ValueError("--bar is a share from 0 to 1.")
+    kind, names = (
+        "A log with one model per task",
+        ("sweep", "score", "picture", "bar") if options["log"] else (),
+    )
+    if is_included:
+        kind, names = (
+            f"The included {options['tasks']}",
+            ("log", "mapping", "grade", "grades", "latency_unit"),
+        )
+    if unused := [name for name in names if options[name] not in ("", None)]:
+        raise ValueError(f"{kind} takes no --{unused[0].replace('_', '-')}.")
 
 
 def _document(name: str) -> dict[str, Any]:
