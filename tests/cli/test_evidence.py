@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.db import connection
 
 from controlplane.audit import verification
+from pointsman.cli.server import Server
 from policies_app.models import Workload
 from tests.cli.conftest import Run
 from tests.support import append_only, builders
@@ -75,6 +77,65 @@ def test_a_routers_task_log_is_estimated_with_intervals(run: Run, workload: Work
         run("--json", "backtest", workload.name, "1", "--tasks", file, "--log", "pointsman")[1]
     )
     assert found["policies"]["v1"]["drawn"]["value"]["tasks"] == 200
+
+
+def answered(monkeypatch: pytest.MonkeyPatch, policies: Any) -> dict[str, Any]:
+    """Answer backtests with these policies, and return the dictionary that will hold the request."""
+    sent: dict[str, Any] = {}
+
+    def compute(server: Server, where: str, body: dict[str, Any], seconds: float) -> Any:
+        sent.update(body)
+        return {"policies": policies}
+
+    monkeypatch.setattr(Server, "compute", compute)
+    return sent
+
+
+def of_log(success: float | None, unsupported: int = 0) -> dict[str, Any]:
+    """A version that agrees with a task log on tasks of which 95 % succeeded."""
+    rate = {"value": success, "low": success, "high": success}
+    none = {"value": None, "low": None, "high": None}
+    costs = {"cost_per_task_usd": none, "cost_per_success_usd": none}
+    value = None if success is None else {"tasks": 90, "success": rate, **costs}
+    agreeing = {"value": 0.95, "low": 0.93, "high": 0.97}
+    drawn = {"tasks": 90, "unsupported": {LARGE: unsupported}, "value": value}
+    return {"tasks": 100, "agreed": 50, "graded": 50, "accuracy": agreeing, "drawn": drawn}
+
+
+@pytest.mark.parametrize(
+    ("found", "code"), [(of_log(0.80), 1), (of_log(0.92), 0), (of_log(0.92, 10), 1), (of_log(None), 1)]
+)
+def test_the_bar_of_a_task_log_is_compared_with_the_drawn_tasks(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, found: dict[str, Any], code: int
+) -> None:
+    """Regression: the tasks on which a version agrees with the log are no random sample."""
+    (tmp_path / "t.jsonl").write_text("{}")
+    answered(monkeypatch, {"v1": found})
+    arguments = ("backtest", "w", "1", "--tasks", tmp_path / "t.jsonl", "--log", "pointsman", "--bar", "0.9")
+    assert run(*arguments)[0] == code
+
+
+def test_every_kind_of_log_can_be_read(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Regression: a Langfuse log needs the unit of its latency, for which there was no option."""
+    (tmp_path / "t.jsonl").write_text("{}")
+    sent = answered(monkeypatch, {})
+    log = ("backtest", "w", "1", "--tasks", tmp_path / "t.jsonl", "--log")
+    assert run(*log, "langfuse", "--latency-unit", "s")[0] == 0
+    assert (sent["log"], sent["latency_unit"]) == ("langfuse", "s")
+    assert run(*log, "helicone", "--grade", "helpful", "--success-from", "0")[0] == 0
+    assert (sent["grade"], sent["success_from"]) == ("helpful", 0)
+    assert run("backtest", "w", "1", "--tasks", tmp_path / "t.jsonl", "--score", "turns")[0] == 0
+    assert sent["score"] == "turns"
+    code, _, error = run(*log, "litellm", "--bar", "0.9")
+    assert (code, "chosen by another policy" in error) == (2, True)
+
+
+def test_a_file_that_is_too_large_as_json_is_refused_here(
+    run: Run, workload: Workload, tmp_path: Path
+) -> None:
+    (tmp_path / "t.csv").write_text('"' * (3 * 1024 * 1024))
+    code, _, error = run("backtest", workload.name, "1", "--tasks", tmp_path / "t.csv")
+    assert (code, "The request with these files is larger than 4 MiB" in error) == (2, True), error
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ from pointsman.plurals import counted
 __all__ = ["register"]
 
 BACKTEST_S = 300.0  # thousands of tasks, under up to five versions
-MOST_BYTES = 4 * 1024 * 1024  # of a file of tasks, the server's limit
+MOST_BYTES = 4 * 1024 * 1024  # of a request, the server's limit
 
 audit = typer.Typer(help="The audit log.", no_args_is_help=True)
 
@@ -42,6 +43,19 @@ def backtest(
     log: Annotated[
         str, typer.Option(help="The kind of log: litellm, langfuse, helicone, opentelemetry or pointsman.")
     ] = "",
+    latency_unit: Annotated[str, typer.Option(help="Of a Langfuse log: ms or s.")] = "",
+    grade: Annotated[
+        str,
+        typer.Option(
+            help="Of a log: LiteLLM's dotted path, Helicone's score, or a kind of feedback in a task log."
+        ),
+    ] = "",
+    success_from: Annotated[
+        float | None, typer.Option(help="Of a log: the lowest score that is a success, 0 to 1.")
+    ] = None,
+    score: Annotated[
+        str, typer.Option(help="A request input, or MODEL:confidence, whose ranking of tasks is judged.")
+    ] = "",
     sweep: Annotated[
         str, typer.Option(help="PLACE:LOW:HIGH:STEPS, to print the curve over a threshold.")
     ] = "",
@@ -61,16 +75,18 @@ def backtest(
         raise CliError("Give at least one version or a --draft.")
     if bar is not None and not 0 <= bar <= 1:
         raise CliError("--bar is a share from 0 to 1.")
-    body: dict[str, Any] = {"versions": versions or [], "recorded": recorded, "log": log, "sweep": sweep}
-    if draft is not None:
-        body["draft"] = _text(draft)
-    if mapping is not None:
-        body["mapping"] = _text(mapping)
-    if tasks is not None:
-        body["file"] = {"name": tasks.name, "text": _text(tasks)}
+    if bar is not None and log not in ("", "pointsman"):
+        raise CliError(
+            f"--bar cannot be compared with a log of {log}: it holds one model's answers, chosen by another policy."
+        )
+    body: dict[str, Any] = {
+        "versions": versions or [], "draft": _text(draft), "recorded": recorded, "mapping": _text(mapping), "log": log,
+        "latency_unit": latency_unit, "grade": grade, "success_from": success_from, "score": score, "sweep": sweep,
+        "file": tasks and {"name": tasks.name, "text": _text(tasks)},
+    }  # fmt: skip
     with settings.connect() as server:
         where = path("workloads", workload, "backtest")
-        found = server.compute(where, {name: value for name, value in body.items() if value}, BACKTEST_S)
+        found = server.compute(where, _small_enough(body), BACKTEST_S)
     _tell_backtest(settings.output, found)
     if bar is not None and not _reaches(found, bar):
         raise typer.Exit(1)
@@ -80,19 +96,34 @@ def backtest(
         )
 
 
+def _measured(found: dict[str, Any]) -> dict[str, dict[str, float | None]]:
+    """Return the success rate of each version with its interval.
+
+    For a task log it is the estimate from the drawn tasks: those on which a version agrees with the log are no random
+    sample. Tasks that no arm served as the version would have are unknown, and count as failures.
+    """
+    policies = found["policies"]
+    if not isinstance(policies, dict):
+        return {one["name"]: one["accuracy"] or {} for one in policies}
+    rates = {}
+    for name, one in policies.items():
+        value = (one.get("drawn") or {}).get("value")
+        unsupported = sum(one["drawn"]["unsupported"].values()) if value else 0
+        known = value["tasks"] / (value["tasks"] + unsupported) if value else 0.0
+        success = value["success"] if value else {}
+        rates[name] = {edge: None if rate is None else rate * known for edge, rate in success.items()}
+    return rates
+
+
 def _reaches(found: dict[str, Any], bar: float) -> bool:
     """Return whether every version's success rate reaches the bar; an unknown rate does not."""
-    policies = found["policies"]
-    lines = list(policies.values()) if isinstance(policies, dict) else policies
-    known = [line["accuracy"]["value"] for line in lines if line.get("accuracy")]
-    return len(known) == len(lines) and all(value is not None and value >= bar for value in known)
+    values = [rate.get("value") for rate in _measured(found).values()]
+    return all(value is not None and value >= bar for value in values)
 
 
 def _unsure(found: dict[str, Any], bar: float) -> list[str]:
     """Return the versions whose success rate reaches the bar, while its interval does not, or is unknown."""
-    policies = found["policies"]
-    named = policies.items() if isinstance(policies, dict) else [(one["name"], one) for one in policies]
-    lows = [(name, (one.get("accuracy") or {}).get("low")) for name, one in named]
+    lows = [(name, rate.get("low")) for name, rate in _measured(found).items()]
     return [name for name, low in lows if low is None or low < bar]
 
 
@@ -186,15 +217,30 @@ def verify(context: typer.Context) -> None:
         raise typer.Exit(1 if found["findings"] else 2)
 
 
-def _text(file: Path) -> str:
+def _text(file: Path | None) -> str:
+    """Return the content of a file; empty without one."""
+    if file is None:
+        return ""
     if file.stat().st_size > MOST_BYTES:
-        raise CliError(
-            f"{file} is larger than {MOST_BYTES // 1024 // 1024} MiB, the server's limit. "
-            "`manage.py backtest` on the server accepts files of any size."
-        )
+        raise _too_large(str(file))
     try:
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise CliError(
             f"{file} is not UTF-8: byte {error.start}. Give a text file, not Parquet or an archive."
         ) from None
+
+
+def _small_enough(body: dict[str, Any]) -> dict[str, Any]:
+    """Return what was given. Raises CliError if it is too large as JSON, which escapes quotes and line ends."""
+    given = {name: value for name, value in body.items() if value not in (None, "", [])}
+    if len(json.dumps(given, ensure_ascii=False, separators=(",", ":")).encode()) > MOST_BYTES:
+        raise _too_large("The request with these files")
+    return given
+
+
+def _too_large(what: str) -> CliError:
+    return CliError(
+        f"{what} is larger than {MOST_BYTES // 1024 // 1024} MiB, the server's limit. "
+        "`manage.py backtest` on the server accepts files of any size."
+    )
