@@ -65,10 +65,9 @@ def source_of(options: Mapping[str, Any], prices: Prices) -> Source:
 
 def _refuse_unused(source: Source) -> None:
     """Raise `ValueError` for an option that this kind of file does not take: ignored, it would seem to have worked."""
-    if not source.log:
-        names, kind, only = ("latency_unit", "grade", "grades"), "A table", "name the kind of `log`"
-    else:
-        names, kind, only = ("mapping",), f"A log of {source.log}", "it is for a table"
+    kind, only, names = "A table", "name the kind of `log`", ["latency_unit", "grade", "grades"]
+    if source.log:
+        kind, only, names = f"A log of {source.log}", "it is for a table", ["mapping"]
     if unused := [name for name in names if getattr(source, name)]:
         raise ValueError(f"{kind} takes no `{unused[0]}`; {only}.")
     if source.grades and source.log != "langfuse":

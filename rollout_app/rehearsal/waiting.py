@@ -96,10 +96,9 @@ def tasks_of(asked: Asked) -> Iterator[Iterator[Task]]:
 
 def _refuse_unused(asked: Asked) -> None:
     """Raise `ValueError` for what these tasks do not take. `sources` checks how a file is read."""
+    kind, names = "A log with one model per task", ["sweep", "score"] if asked.log else []
     if asked.recorded:
-        kind, names = "An included set of tasks", ("log", "mapping", "latency_unit", "grade")
-    else:
-        kind, names = "A log with one model per task", ("sweep", "score") if asked.log else ()
+        kind, names = "An included set of tasks", ["log", "mapping", "latency_unit", "grade"]
     if unused := [name for name in names if getattr(asked, name)]:
         raise ValueError(f"{kind} takes no `{unused[0]}`.")
 

@@ -124,17 +124,17 @@ class Command(BaseCommand):
 
 def _refuse_unused(options: Mapping[str, Any]) -> None:
     """Raise `ValueError` for an option that would be ignored, so that nobody takes it for applied."""
-    bar, is_included = options["bar"], options["tasks"] in RECORDED
+    bar = options["bar"]
     if bar is not None and not 0 <= bar <= 1:
         raise ValueError("--bar is a share from 0 to 1.")
     kind, names = (
         "A log with one model per task",
-        ("sweep", "score", "picture", "bar") if options["log"] else (),
+        ["sweep", "score", "picture", "bar"] if options["log"] else [],
     )
-    if is_included:
+    if options["tasks"] in RECORDED:
         kind, names = (
             f"The included {options['tasks']}",
-            ("log", "mapping", "grade", "grades", "latency_unit"),
+            ["log", "mapping", "grade", "grades", "latency_unit"],
         )
     if unused := [name for name in names if options[name] not in ("", None)]:
         raise ValueError(f"{kind} takes no --{unused[0].replace('_', '-')}.")
