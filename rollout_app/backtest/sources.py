@@ -77,7 +77,7 @@ def _refuse_unused(source: Source) -> None:
     if source.log == "langfuse" and source.grade and not source.grades:
         raise ValueError("Langfuse's scores are in a file of their own: `manage.py backtest --grades FILE`.")
     if source.log == "opentelemetry" and source.grade:
-        raise ValueError("A span's grade is its attribute `pointsman.success`; leave out `grade`.")
+        raise ValueError("A span's grade is its attribute pointsman.success; leave out `grade`.")
 
 
 def open_tasks(source: Source) -> Iterator[Task]:

@@ -73,7 +73,7 @@ def test_it_draws_the_curve(policy: str, tmp_path: Path, ending: str) -> None:
         (["--tasks", "x.jsonl", "--log", "pointsman", "--mapping", "m.yaml"], "takes no `mapping`"),
         (["--tasks", "x.jsonl", "--log", "litellm", "--mapping", "m.yaml"], "takes no `mapping`"),
         (["--tasks", "x.jsonl", "--log", "litellm", "--grades", "g.csv"], "takes no file of `grades`"),
-        (["--tasks", "x.jsonl", "--log", "opentelemetry", "--grade", "ok"], "attribute `pointsman.success`"),
+        (["--tasks", "x.jsonl", "--log", "opentelemetry", "--grade", "ok"], "attribute pointsman.success"),
         (["--tasks", "x.jsonl", "--log", "langfuse", "--grade", "ok"], "--grades FILE"),
         (["--tasks", "x.csv", "--grade", "ok"], "A table takes no `grade`"),
     ],
