@@ -223,11 +223,38 @@ def test_it_names_the_models_without_recordings(tmp_path: Path) -> None:
 def test_it_cancels_a_rollout_that_it_cannot_start(tmp_path: Path) -> None:
     rollout = arranged()
     actions.start_rollout(rollout, actor=BEN, reason="somebody else's")
+    with pytest.raises(CommandError, match="is under way"):
+        rehearse(rollout, complete_tasks(tmp_path))
+    assert Rollout.objects.exclude(pk=rollout.pk).get().state == State.CANCELLED
+
+
+def complete_tasks(tmp_path: Path) -> str:
     models = ("anthropic/claude-sonnet-4-5", "openai/gpt-4o-mini")
     head = ",".join(f"{model}:{figure}" for model in models for figure in ("success", "cost_usd"))
-    with pytest.raises(CommandError, match="is under way"):
-        rehearse(rollout, written(tmp_path, f"{head}\n1,0.1,1,0.1\n"))
-    assert Rollout.objects.exclude(pk=rollout.pk).get().state == State.CANCELLED
+    return written(tmp_path, f"{head}\n1,0.1,1,0.1\n")
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("what", "raised"),
+    [(False, CommandError), (KeyboardInterrupt(), KeyboardInterrupt)],
+    ids=["none", "interrupt"],
+)
+def test_it_leaves_no_rollout_running_whose_routers_get_no_snapshot(
+    what: Any, raised: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wait_ready(router: Router, timeout: float = 10.0) -> bool:
+        if isinstance(what, BaseException):
+            raise what
+        return False
+
+    monkeypatch.setattr(Router, "wait_ready", wait_ready)
+    rollout = arranged()
+    actions.cancel_rollout(rollout.pk, actor=BEN, reason="make room")
+    with pytest.raises(raised):
+        rehearse(rollout, complete_tasks(tmp_path), "--url", "http://127.0.0.1:9")
+    rehearsed = Rollout.objects.exclude(pk=rollout.pk).get()
+    assert (rehearsed.state, rehearsed.started_at is None) == (State.ROLLING_BACK, False)
 
 
 @pytest.mark.django_db

@@ -75,7 +75,13 @@ class Command(BaseCommand):
         logging.getLogger("httpx").setLevel(logging.WARNING)  # otherwise logs every request of the routers
         _check(options)
         rollout, playable = _proposed(options, scenario.tasks_of(source_of(options, dollars_per_million())))
-        tasks = playable.tasks
+        try:
+            self._play(options, rollout, playable)
+        except BaseException:  # also an interrupt, and a server that gives the routers no snapshot
+            _abort(rollout)
+            raise
+
+    def _play(self, options: dict[str, Any], rollout: Rollout, playable: scenario.Playable) -> None:
         if left_out := playable.sentence():
             self.stdout.write(left_out)
         minutes = round(options["hours"] * 60)
@@ -92,7 +98,7 @@ class Command(BaseCommand):
                     for at, router in enumerate(routers)
                 ],
                 options["workload"],
-                lambda: chance.choice(tasks),
+                lambda: chance.choice(playable.tasks),
                 stamps,
                 per_minute=options["per_minute"],
                 pace_s=60 / options["times"],
@@ -129,9 +135,16 @@ class Command(BaseCommand):
 
         Otherwise the rollout would go on by itself, and the next rehearsal would wait for routers that are gone.
         """
+        _abort(rollout)
+        _read_back(rollout)
+
+
+def _abort(rollout: Rollout) -> None:
+    """Abort it, unless it has ended or is on its way back."""
+    rollout.refresh_from_db()
+    if State(rollout.state) not in ENDED | {State.ROLLING_BACK}:
         with suppress(PointsmanError):
             actions.abort_rollout(rollout.pk, actor=_OPERATOR, reason="The rehearsal is over.")
-        _read_back(rollout)
 
 
 def _read_back(rollout: Rollout) -> None:
