@@ -46,10 +46,7 @@ def edit_environment(
     Turning four eyes off requires another person's approval (`change_requests`) or break-glass.
     """
 
-    intervals: list[int] = []  # before
-
     def check(environment: Environment, changes: Mapping[str, Any]) -> None:
-        intervals.append(environment.poll_interval_ms)
         now, until = clock.now(), environment.frozen_until
         ends, begins = (
             changes.get(name, getattr(environment, name)) for name in ("frozen_until", "frozen_from")
@@ -71,8 +68,8 @@ def edit_environment(
                 f"{environment.name} no longer requires a second person: reject or withdraw this request."
             )
 
-    def publish(environment: Environment) -> None:
-        if environment.poll_interval_ms not in intervals:
+    def publish(environment: Environment, changed: Mapping[str, Any]) -> None:
+        if "poll_interval_ms" in changed:
             _publish_interval(environment)
 
     return edit_row(
