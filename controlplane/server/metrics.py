@@ -81,8 +81,9 @@ class ProcessFigures(Collector):
                 self.watcher.keys_read_ago(),
             ),
         ):
-            if age is not None:
-                yield _gauge(name, text, pid, age)
+            # Before the first read, the age of the watcher: a process that starts while the database is away would
+            # otherwise have no series, and the alert for old data would end.
+            yield _gauge(name, text, pid, self.watcher.age() if age is None else age)
 
     def _outcomes(self, pid: str) -> Iterable[Metric]:
         load = self.ingest.load()

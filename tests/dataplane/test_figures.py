@@ -3,11 +3,13 @@
 import os
 import re
 
+import pytest
 from prometheus_client import REGISTRY
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from controlplane.core import figures as database_figures
+from policies_app.snapshots.watcher import Watcher
 from tests.support.plane import PATIENCE_S, Plane, Served, until
 from tests.support.reports import batch, bucket
 from tests.support.sources import ROOT
@@ -54,6 +56,16 @@ def test_it_reports_held_polls_and_the_age_of_the_data(plane: Plane, served: Ser
     plane.loop.call_soon_threadsafe(plane.gateway.drain)
     poll.result(PATIENCE_S)
     until(lambda: _value("long_polls_held") == 0)
+
+
+def test_a_process_that_has_read_nothing_yet_has_the_age_of_its_watcher(
+    plane: Plane, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Restarted while the database was away, a gateway had neither age, and both alerts ended."""
+    monkeypatch.setattr(Watcher, "polled_ago", lambda watcher: None)
+    monkeypatch.setattr(Watcher, "keys_read_ago", lambda watcher: None)
+    monkeypatch.setattr(Watcher, "age", lambda watcher: 77.0)
+    assert _value("snapshot_look_age_seconds") == _value("keys_age_seconds") == 77
 
 
 def test_every_metric_has_a_help_text(plane: Plane, served: Served) -> None:
