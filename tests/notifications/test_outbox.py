@@ -153,6 +153,31 @@ def test_a_rollout_held_too_long_is_reported_once_per_stage(
     )
 
 
+def test_a_rollout_that_waits_as_planned_is_not_held(
+    production: Environment, summaries: Workload, settings: Any
+) -> None:
+    """The stage lasts a day at least, so it was reported every time; a pause counted, too."""
+    settings.CLOCK = "process"
+    rollout = running(summaries, production)
+    day = [{**stage, "min_minutes": 1_440} for stage in rollout.stages]
+    of_it = Rollout.objects.filter(pk=rollout.pk)
+    with time_machine.travel(clock.now(), tick=False) as now:
+        of_it.update(hold_code="evidence", stages=day, paused_s=3_600, stage_entered_at=clock.now())
+        Notification.objects.all().delete()
+        now.shift(timedelta(hours=24, minutes=59))
+        assert held.tell() == 0
+        of_it.update(hold_code="fleet")
+        assert held.tell() == 1, "that is not planned"
+        of_it.update(hold_code="evidence", stage_entered_at=clock.now())
+        now.shift(timedelta(hours=25, minutes=2))
+        assert held.tell() == 1
+        of_it.update(hold_code="fleet", stage_entered_at=clock.now())
+        now.shift(timedelta(minutes=settings.HELD_AFTER_MINUTES + 59))
+        assert held.tell() == 0, "an hour of it was a pause"
+        now.shift(timedelta(minutes=2))
+        assert held.tell() == 1
+
+
 def test_a_stage_waiting_for_an_approval_is_reported_at_once(
     production: Environment, summaries: Workload
 ) -> None:
@@ -183,18 +208,41 @@ def test_a_policy_refused_by_routers_is_reported_once_a_day(
     assert row.data["routers"] == 7
 
 
-def test_a_dead_engine_is_reported_each_time_it_stops() -> None:
-    Heartbeat.objects.create(job=ENGINE, at=clock.now())
-    assert not engine_watch.check_engine()
-    for hours in (1, 2):
-        Heartbeat.objects.update(at=clock.now() - timedelta(hours=hours))
-        assert engine_watch.check_engine()
-        assert engine_watch.check_engine()
-    assert told() == [events.ENGINE_DEAD] * 2
+class TestEngineWatch:
+    @pytest.fixture
+    def watch(self) -> engine_watch.EngineWatch:
+        """A watch that has seen nothing yet; `self.now` is its monotonic time."""
+        self.now = 0.0
+        return engine_watch.EngineWatch(lambda: self.now)
 
+    def test_a_dead_engine_is_reported_each_time_it_stops(self, watch: engine_watch.EngineWatch) -> None:
+        Heartbeat.objects.create(job=ENGINE, at=clock.now())
+        assert not watch.check()
+        for hours in (1, 2):
+            Heartbeat.objects.update(at=clock.now() - timedelta(hours=hours))
+            assert not watch.check()
+            self.now += engine_watch.WATCHED_S
+            assert watch.check()
+            assert watch.check()
+        assert told() == [events.ENGINE_DEAD] * 2
 
-def test_an_engine_that_never_ran_is_not_dead() -> None:
-    assert not engine_watch.check_engine()
+    def test_a_gateway_that_starts_before_the_workers_waits_for_a_sweep(
+        self, watch: engine_watch.EngineWatch
+    ) -> None:
+        """After an upgrade the first check reported an engine that was about to start."""
+        Heartbeat.objects.create(job=ENGINE, at=clock.now() - timedelta(minutes=5))
+        assert not watch.check()
+        self.now += engine_watch.WATCHED_S - 1
+        assert not watch.check()
+        Heartbeat.objects.update(at=clock.now())
+        self.now += 1
+        assert not watch.check()
+        assert told() == []
+
+    def test_an_engine_that_never_ran_is_not_dead(self, watch: engine_watch.EngineWatch) -> None:
+        assert not watch.check()
+        self.now += engine_watch.WATCHED_S
+        assert not watch.check()
 
 
 class TestReview:
