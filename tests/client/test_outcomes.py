@@ -258,7 +258,24 @@ def test_it_limits_the_spool_and_counts_drops(tmp_path: Path) -> None:
         buffer.seal()
     kept = sum(1 for _ in tmp_path.iterdir())
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= 5_000
+    assert buffer.dropped == 0, "memory still holds them"
+    buffer.abandon()
     assert buffer.dropped == 20 - kept
+
+
+@pytest.mark.parametrize("max_bytes", [2_000, 1 << 20])
+def test_a_task_is_either_accepted_or_dropped(tmp_path: Path, max_bytes: int) -> None:
+    """What a full spool had no room for counted as dropped, and then as accepted."""
+    spool = Spool(tmp_path, max_bytes=3_000, orphaned_after_s=0)
+    buffer = OutcomeBuffer("r-1", max_bytes=max_bytes, spool=spool)
+    for endpoint in range(20):
+        buffer.record(KEY._replace(endpoint=f"/{endpoint}"), GOOD)
+        buffer.seal()
+    sealed(buffer)
+    buffer.adopt()
+    sealed(buffer)
+    assert (buffer.recorded, buffer.accepted + buffer.dropped) == (20, 20)
+    assert (buffer.dropped == 0) == (max_bytes > 2_000)
 
 
 def test_it_removes_a_damaged_file_from_the_spool(tmp_path: Path) -> None:

@@ -53,9 +53,9 @@ class Outbox(Generic[P]):
         """Queue a message, on disk first."""
         if self._spool is not None:
             try:
-                gone = sum(old.count for old in self._spool.put(message))
-                with self._lock:
-                    self.dropped += gone
+                removed = self._spool.put(message)
+                with self._lock:  # what memory still holds may yet be sent
+                    self.dropped += sum(old.count for old in removed if old.id not in self._waiting)
             except OSError as error:
                 log.warning("%s stays in memory only: %s", message.id, error)
         self._hold(message)
