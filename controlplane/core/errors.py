@@ -7,7 +7,8 @@
     │   └── PlanRefused                422     plan_invalid
     ├── MalformedBody                  400     malformed_body
     │   ├── DuplicateKey               400     duplicate_key
-    │   └── UnknownMember              400     unknown_member         carries `problems`
+    │   ├── UnknownMember              400     unknown_member         carries `problems`
+    │   └── WrongHost                  400     wrong_host
     ├── MalformedAddress               400     malformed_address
     │   └── UnknownParameter           400     unknown_parameter
     ├── Unauthenticated                401     unauthenticated
@@ -109,6 +110,13 @@ class DuplicateKey(MalformedBody):
 
 class UnknownMember(MalformedBody):
     code, title = "unknown_member", "The body has an unknown member"
+
+
+class WrongHost(MalformedBody):
+    code, title = "wrong_host", "The host name is not served here"
+
+    def __init__(self) -> None:
+        super().__init__("This host name is not served here: it is not in ALLOWED_HOSTS.")
 
 
 class MalformedAddress(PointsmanError):

@@ -26,6 +26,7 @@ from controlplane.core.errors import (
     TooMany,
     Unauthenticated,
     Unavailable,
+    WrongHost,
 )
 
 logger = logging.getLogger(__name__)
@@ -124,10 +125,9 @@ def _plain(message: Any) -> str:
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    detail = "The request cannot be read."
-    if isinstance(exception, DisallowedHost):
-        detail = "This host name is not served here: it is not in ALLOWED_HOSTS."
-    return rendered(request, MalformedBody(detail).as_problem())
+    wrong_host = isinstance(exception, DisallowedHost)
+    error = WrongHost() if wrong_host else MalformedBody("The request cannot be read.")
+    return rendered(request, error.as_problem())
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:

@@ -6,16 +6,16 @@ from functools import lru_cache
 from django.conf import settings
 from django.http.request import split_domain_port, validate_host
 
-from controlplane.core.errors import Forbidden, MalformedBody, Unauthenticated
+from controlplane.core.errors import Forbidden, Unauthenticated, WrongHost
 from controlplane.server import proxies
 from controlplane.web.replies import Request
 
 
 def require_host(host: bytes) -> None:
-    """Raise `MalformedBody` for a host that is not in ALLOWED_HOSTS. This stops DNS rebinding from reaching the
+    """Raise `WrongHost` for a host that is not in ALLOWED_HOSTS. This stops DNS rebinding from reaching the
     router endpoints."""
     if not _is_ours(host, tuple(settings.ALLOWED_HOSTS)):
-        raise MalformedBody("This host name is not served here: it is not in ALLOWED_HOSTS.")
+        raise WrongHost
 
 
 @lru_cache(maxsize=1024)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from controlplane.core.errors import Forbidden, MalformedBody, Unauthenticated
+from controlplane.core.errors import Forbidden, Unauthenticated, WrongHost
 from controlplane.server import bridge, checks, guards, proxies
 from controlplane.web.replies import Request
 
@@ -80,8 +80,10 @@ def test_routers_are_answered_at_allowed_hosts(settings: Any, host: str) -> None
 )
 def test_other_hosts_are_refused(settings: Any, host: str) -> None:
     settings.ALLOWED_HOSTS = ["pointsman.example.org"]
-    with pytest.raises(MalformedBody):
+    with pytest.raises(WrongHost) as refused:
         guards.require_host(host.encode())
+    # Not `malformed_body`: a router drops a report with a malformed body, and keeps this one.
+    assert (refused.value.status, refused.value.code) == (400, "wrong_host")
 
 
 # --- metrics -----------------------------------------------------------------------------------------
