@@ -7,8 +7,8 @@
             router.record(decision, success=True, cost_nusd=410_000)
         assert plane.tasks("summaries") == 1
 
-It validates reports like the real one, except for catalogue and clock. `outage`, `fail` and `tamper`
-simulate failures. It makes no decisions about rollouts: the test moves them.
+It validates outcomes like the real one, except for catalogue and clock; events, feedback and acks are stored as they
+come. `outage`, `fail` and `tamper` simulate failures. It makes no decisions about rollouts: the test moves them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import threading
 import uuid
 from base64 import b64encode
@@ -47,6 +48,7 @@ __all__ = ["FakeControlPlane", "Reply", "Request"]
 
 # A policy as data, as JSON or YAML text, or the path of a file with such text.
 Policy = Mapping[str, Any] | str | os.PathLike[str]
+_BATCH_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # Long enough for the last flush, however slow the machine.
 _AT_ONCE = Pace(first_poll_within=0, flush_every=0.05, stop_within=20)
 
@@ -213,7 +215,7 @@ class FakeControlPlane:
 
     def _entries_of(self, member: str, workload: str) -> list[dict[str, Any]]:
         reports = list(self._reports.values())
-        return [entry for r in reports for entry in r.get(member, []) if entry["workload"] == workload]
+        return [entry for r in reports for entry in r.get(member) or () if entry["workload"] == workload]
 
     def tasks(self, workload: str, **where: Any) -> int:
         """Return the number of accepted tasks; `where` filters by a bucket's fields, such as `arm="candidate"`."""
@@ -281,7 +283,7 @@ class FakeControlPlane:
         if (failed := self._failed(request)) is not None:
             return failed
         if request.headers.get("Authorization") != f"Bearer {self.key}":
-            return problem(401, "key_unknown")
+            return problem(401, "unauthenticated")
         if request.path == "/router/v1/snapshot":
             return self._snapshot(request)
         handlers = {"outcomes": self._outcomes, "feedback": self._feedback, "acks": self._acks}
@@ -306,17 +308,24 @@ class FakeControlPlane:
         until = monotonic() + min(request.wait_s, 30)
         seen = request.headers.get("If-None-Match", "")
         with self._changed:
-            while f'"{self._version_tag()}' in seen:
+            while self._is_current(request, seen):
                 left = until - monotonic()
                 if left <= 0 or self._failure is not None or not self._server.running:
-                    return replace(self._signed(self._body(None)), status=304, body=b"")
+                    return replace(self._signed(self._body(request)), status=304, body=b"")
                 self._changed.wait(min(left, 0.5))
-            return self._signed(self._body(request.since))
+            return self._signed(self._body(request))
 
-    def _body(self, since: int | None) -> bytes:
+    def _is_current(self, request: Request, seen: str) -> bool:
+        """Return whether a router with these tags needs nothing. One that follows deltas has the tag of a delta."""
+        if request.since == self.revision:
+            return f'"{self._version_tag()}' in seen
+        return seen.strip() == "*" or self._signed(self._body(request)).headers["ETag"] in seen
+
+    def _body(self, request: Request) -> bytes:
+        since, chosen = request.since, request.workloads or {*self._entries, *self._removed}
         delta = since is not None and since <= self.revision
         after = since if since is not None and delta else 0
-        entries = {n: e for n, e in self._entries.items() if e["revision"] > after}
+        entries = {n: e for n, e in self._entries.items() if n in chosen and e["revision"] > after}
         data = {
             "format": 1,
             "environment": self.environment,
@@ -326,7 +335,7 @@ class FakeControlPlane:
             "poll_interval_ms": self.poll_interval_ms,
             "prices": self.prices,
             "workloads": entries,
-            "removed": [n for n, at in self._removed.items() if at > after] if delta else [],
+            "removed": [n for n, at in self._removed.items() if n in chosen and at > after] if delta else [],
         }
         return json.dumps(data).encode()
 
@@ -347,14 +356,17 @@ class FakeControlPlane:
         return Reply(200, body, headers)
 
     def _outcomes(self, data: dict[str, Any]) -> Reply:
-        batch_id, buckets = str(uuid.UUID(data["batch_id"])), data["buckets"]
-        if len(buckets) > self.max_buckets:
-            return problem(413, "batch_too_large")
+        batch_id, buckets = str(data["batch_id"]).lower(), data["buckets"]
+        if max(len(data.get(name) or ()) for name in ("buckets", "decided", "cells")) > self.max_buckets:
+            return problem(413, "body_too_large")
+        if not _BATCH_ID.fullmatch(batch_id):
+            return problem(422, "invalid_input")
         if wrong := list(problems(data)):
             return problem(422, "invalid_input", problems=wrong)
         with self._changed:
             self.deliveries[batch_id] = self.deliveries.get(batch_id, 0) + 1
             if batch_id not in self.batches:
+                data = {**data, "batch_id": batch_id}
                 self._write(data)
                 self._keep(data)
         return Reply(202, json.dumps({"accepted": len(buckets)}).encode())

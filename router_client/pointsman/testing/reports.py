@@ -23,7 +23,7 @@ class _Wrong(Exception):  # noqa: N818 - caught where it is raised
 def problems(report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Return the problems in the entries of a batch: `{"list": "buckets", "index": 3, "field": …, "message": …}`."""
     for member, (read, rules) in _MEMBERS.items():
-        for index, entry in enumerate(report.get(member, [])):
+        for index, entry in enumerate(report.get(member) or ()):
             where = {"list": member, "index": index}
             try:
                 found = rules(read(entry, ""), None)

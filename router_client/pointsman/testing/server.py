@@ -35,6 +35,10 @@ class Request:
         return int(self.query["since"][0]) if "since" in self.query else None
 
     @property
+    def workloads(self) -> list[str]:
+        return self.query.get("workload", [])
+
+    @property
     def wait_s(self) -> float:
         found = re.search(r"wait=(\d+)", self.headers.get("Prefer", ""))
         return float(found.group(1)) if found else 0.0
@@ -139,7 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
         except DuplicateName as error:
             reply = problem(400, "duplicate_key", detail=str(error))
         except (ValueError, KeyError, TypeError) as error:
-            reply = problem(400, "malformed", detail=f"{type(error).__name__}: {error}")
+            reply = problem(400, "malformed_body", detail=f"{type(error).__name__}: {error}")
         self._send(request, reply)
 
     def _send(self, request: Request, reply: Reply) -> None:
