@@ -5,13 +5,19 @@ from dataclasses import replace
 import pytest
 
 from pointsman.testing import FakeControlPlane, Reply, Request
+from pointsman.testing.server import problem
 from tests.client.policies import two_stage
 from tests.client.watching import eventually
 
 LOGIN = Reply(200, b"<!doctype html><p>Please log in", {"Content-Type": "text/html"})
+BAD_REQUEST = Reply(400, b"<html><h1>400 Bad Request</h1></html>", {"Content-Type": "text/html"})
+WRONG_HOST = problem(400, "wrong_host")
 
 
-@pytest.mark.parametrize("answer", [LOGIN, Reply(204), Reply(302, headers={"Location": "https://x/login"})])
+@pytest.mark.parametrize(
+    "answer",
+    [LOGIN, BAD_REQUEST, WRONG_HOST, Reply(204), Reply(302, headers={"Location": "https://x/login"})],
+)
 def test_outcomes_and_feedback_wait_until_they_are_committed(plane: FakeControlPlane, answer: Reply) -> None:
     """A login page before the network answers every request with 200."""
 
@@ -37,7 +43,10 @@ def test_outcomes_and_feedback_wait_until_they_are_committed(plane: FakeControlP
         assert plane.tasks("summaries") == 1
 
 
-@pytest.mark.parametrize("answer", [LOGIN, Reply(302, headers={"Location": "https://x/login"}), Reply(407)])
+@pytest.mark.parametrize(
+    "answer",
+    [LOGIN, BAD_REQUEST, WRONG_HOST, Reply(302, headers={"Location": "https://x/login"}), Reply(407)],
+)
 def test_a_rejection_is_repeated_until_the_control_plane_has_it(
     plane: FakeControlPlane, answer: Reply
 ) -> None:
@@ -55,3 +64,21 @@ def test_a_rejection_is_repeated_until_the_control_plane_has_it(
     with plane.router():
         assert plane.wait_for(lambda: behind >= 5), "applied and rejected, after three lost ones"
     assert any(ack["state"] == "rejected" for ack in plane.acks[3:])
+
+
+@pytest.mark.parametrize(
+    "answer", [Reply(422), problem(422, "invalid_input"), problem(400, "malformed_body")]
+)
+def test_what_the_control_plane_refused_for_good_is_dropped_and_logged(
+    plane: FakeControlPlane, answer: Reply, caplog: pytest.LogCaptureFixture
+) -> None:
+    plane.tamper = lambda request, reply: (
+        answer if request.path.endswith(("/outcomes", "/feedback")) else reply
+    )
+    with plane.router() as router:
+        decision = router.decide("summaries")
+        router.record(decision, success=True)
+        router.feedback(decision.decision_id, "downstream", success=True)
+        assert eventually(lambda: router.status()["outcomes_refused"] == 1)
+        assert eventually(lambda: router.status()["feedback_dropped"] == 1)
+    assert sum("refused: HTTP 4" in line for line in caplog.messages) == 2

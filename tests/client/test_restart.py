@@ -12,7 +12,7 @@ from pointsman.reporting.spool import Spool
 from pointsman.sync.store import DiskStore, Received
 from pointsman.testing import FakeControlPlane
 from tests.client.policies import always, two_stage
-from tests.client.watching import eventually
+from tests.client.watching import eventually, polls
 
 
 @pytest.fixture
@@ -74,6 +74,42 @@ def test_it_requests_a_full_snapshot_before_the_chain_on_disk_outgrows_it(
     assert None in asked[1:]
     assert any(since is not None for since in asked)
     assert (tmp_path / "snapshot").stat().st_size < 10_000
+
+
+def test_it_gets_the_workloads_that_were_added_to_its_selection(
+    plane: FakeControlPlane, tmp_path: Path
+) -> None:
+    """It asked only for what was newer than its file, so it never got them, and counted as having applied them."""
+    plane.serve("chat", two_stage(workload="chat"))
+    store = tmp_path / "snapshot"
+    plane.router(store=store, workloads=["summaries"]).close()
+    with plane.router(store=store, workloads=["summaries", "chat"]) as router:
+        assert eventually(lambda: router.status()["workloads"] == 2)
+    with plane.router(store=store, workloads=["summaries"]) as router:
+        assert eventually(lambda: router.status()["workloads"] == 1)
+
+
+def test_it_asks_for_everything_after_a_change_of_its_key(plane: FakeControlPlane) -> None:
+    """Another key may read other workloads."""
+    with Router(plane.url, lambda: plane.key, pace=Pace(first_poll_within=0)) as router:
+        assert eventually(lambda: any(poll.since == 1 for poll in polls(plane)))
+        plane.requests.clear()
+        plane.key = "pmr_another"
+        plane.serve("summaries", always("large"), version=2)
+        assert eventually(lambda: router.revision == 2)
+        assert plane.wait_for(lambda: any(poll.since == 2 for poll in polls(plane)))
+    with_it = [poll.since for poll in polls(plane) if poll.headers["Authorization"].endswith("pmr_another")]
+    assert with_it[0] is None
+    assert set(with_it[1:]) == {2}
+
+
+def test_an_unchanged_file_costs_a_restart_only_a_304(plane: FakeControlPlane, tmp_path: Path) -> None:
+    plane.router(store=tmp_path / "snapshot").close()
+    plane.requests.clear()
+    with plane.router(store=tmp_path / "snapshot") as router:
+        assert plane.wait_for(lambda: len(polls(plane)) >= 1)
+        assert eventually(lambda: router.status()["polls"] >= 2)
+        assert router.status()["snapshots_applied"] == 0
 
 
 def test_it_applies_a_snapshot_even_if_the_disk_refuses(plane: FakeControlPlane, tmp_path: Path) -> None:

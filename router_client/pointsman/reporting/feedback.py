@@ -75,12 +75,13 @@ class FeedbackQueue:
         """Remove an accepted batch."""
         self._outbox.forget(batch)
 
-    def refuse(self, batch: FeedbackBatch) -> None:
-        """Split a refused batch, to find the item that was refused."""
+    def refuse(self, batch: FeedbackBatch) -> int:
+        """Split a refused batch, to find the item that was refused. Return the number of items dropped."""
         halves = batch.halves()
         self._outbox.replace(batch, halves)
-        if not halves:
-            self._dropped += batch.count
+        dropped = 0 if halves else batch.count
+        self._dropped += dropped
+        return dropped
 
     def is_free(self, within_s: float) -> bool:
         """Return whether no call is under way. One stays under way if a signal handler that interrupted it asks."""

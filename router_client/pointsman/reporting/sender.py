@@ -106,7 +106,7 @@ class Sender:
                     self._outcomes.accept(batch)
                 elif answer.status == 413:
                     self._outcomes.split(batch)
-                elif answer.status in (400, 422):
+                elif answer.refuses_body:
                     log.warning("outcome batch %s refused: %s", batch.id, answer.describe())
                     self._outcomes.refuse(batch, answer.bad_entries)
                 elif not self._set_aside(batch, answer):
@@ -134,8 +134,9 @@ class Sender:
             answer = await transport.post("feedback", batch.body)
             if answer.status == COMMITTED:
                 self._feedback.accept(batch)
-            elif answer.status in (400, 413, 422):
-                self._feedback.refuse(batch)
+            elif answer.status == 413 or answer.refuses_body:
+                if dropped := self._feedback.refuse(batch):
+                    log.warning("%d feedback refused: %s", dropped, answer.describe())
             else:
                 return self._kept("feedback", answer)
         failed = self._backoff.failures

@@ -90,9 +90,9 @@ async def _send(transport: Transport, ack: dict[str, Any]) -> Answer:
 def _settled(answer: Answer) -> bool:
     """Return whether an ack need not be repeated: it was accepted, or will never be.
 
-    Any other answer, such as a redirect or a login page, is not from a control plane that has read it.
+    Any other answer, such as a redirect, a login page or a proxy's 400, is not from a control plane that has read it.
     """
-    return answer.status in (204, 400, 413, 422)
+    return answer.status in (204, 413) or answer.refuses_body
 
 
 def _rejected(rejection: Rejection) -> dict[str, str]:

@@ -91,7 +91,11 @@ class Poller:
             answer = await transport.snapshot(self._good.etag, since, wait_s)
         except Unreachable as error:
             why = f"no answer from {snapshot_address(self._connection)}: {error}"
-            return self._cut_or_failed(why, wait_s, started)
+            if error.cut:
+                return self._cut_or_failed(why, wait_s, started)
+            if error.silent:  # perhaps something in between drops idle connections and tells nobody
+                self._long_poll.was_cut(wait_s, monotonic() - started)
+            return self.failed(why)
         except SnapshotRefused as error:
             return self._refused(error, since)
         current = self._good.current

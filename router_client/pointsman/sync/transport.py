@@ -43,7 +43,15 @@ _NOT_LENT = frozenset({"auth", "cert", "cookies", "event_hooks", "params"})
 
 
 class Unreachable(Exception):  # noqa: N818 - names a state, not an error
-    """There was no response, or it was not HTTP."""
+    """There was no response, or it was not HTTP.
+
+    cut     the connection ended after the request was sent, as when a proxy's time limit ends a long poll
+    silent  the connection stayed open, and nothing came within our own time limit
+    """
+
+    def __init__(self, why: str, *, cut: bool = False, silent: bool = False) -> None:
+        super().__init__(why)
+        self.cut, self.silent = cut, silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +81,16 @@ class Answer:
         return data if isinstance(data, dict) else {}
 
     @property
+    def refuses_body(self) -> bool:
+        """Whether a control plane has read the body and will never accept it.
+
+        A 400 without a code is the answer of something in between, and `wrong_host` is about the address.
+        """
+        if self.status == 400:
+            return self.problem.get("code") not in (None, "wrong_host")
+        return self.status == 422
+
+    @property
     def bad_entries(self) -> set[tuple[str, int]]:
         """The entries of a report that a 422 lists, as (list, index); the list defaults to `buckets`."""
         named = [entry for entries in self.problem.values() if isinstance(entries, list) for entry in entries]
@@ -98,6 +116,9 @@ class Transport:
         self._router = router
         self._client: httpx.AsyncClient
         self._published: httpx.AsyncClient | None
+        # The Authorization of the last snapshot. A delta lacks what a former key or process could not read, so the
+        # first request of this process, and of each key, is for everything.
+        self._known_as: str | None = None
 
     async def __aenter__(self) -> Transport:
         return self
@@ -130,18 +151,21 @@ class Transport:
         """Request a newer snapshot, waiting for at most `wait_s`.
 
         Raises Unreachable, and SnapshotRefused for a body over the limit. For published snapshots `since` and
-        `wait_s` are not sent.
+        `wait_s` are not sent, and `since` is not sent with a key for the first time.
         """
         headers = {} if etag is None else {"If-None-Match": etag}
         if self._published is not None:
             return await self._guarded(self._stream(self._published, headers, [], 0), _BODY_S)
-        headers["Authorization"] = self._authorization()
+        key = headers["Authorization"] = self._authorization()
         if wait_s:
             headers["Prefer"] = f"wait={wait_s}"
         params: list[tuple[str, str | int]] = [("workload", name) for name in self._connection.workloads]
-        if since is not None:
+        if since is not None and key == self._known_as:
             params.append(("since", since))
-        return await self._guarded(self._stream(self._client, headers, params, wait_s), wait_s + _BODY_S)
+        answer = await self._guarded(self._stream(self._client, headers, params, wait_s), wait_s + _BODY_S)
+        if answer.status in (200, 304):
+            self._known_as = key
+        return answer
 
     async def post(self, path: str, body: bytes, router: str | None = None) -> Answer:
         """Send JSON to `/router/v1/<path>`. `router` is the name of the author of a body from a shared disk."""
@@ -189,7 +213,11 @@ class Transport:
             RuntimeError,
             zlib.error,
         ) as error:
-            raise Unreachable(f"{type(error).__name__}: {error}".rstrip(": ")) from error
+            raise Unreachable(
+                f"{type(error).__name__}: {error}".rstrip(": "),
+                cut=isinstance(error, httpx.ReadError | httpx.RemoteProtocolError),
+                silent=isinstance(error, httpx.ReadTimeout),
+            ) from error
 
     def _authorization(self) -> str:
         key = self._connection.key
