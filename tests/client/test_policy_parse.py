@@ -142,6 +142,49 @@ def test_it_never_fails_on_any_data(data: Any) -> None:
     assert isinstance(validate(changed), list)
 
 
+FOLDED = {
+    "plain": 'request.language == "de" ||{fold}nope',
+    "single quotes": """'request.language == "it''s" ||{fold}nope'""",
+    "double quotes": """"request.language == \\"de\\" ||{fold}nope\"""",
+    "double quotes without escapes": """"request.turns > 1 ||{fold}nope\"""",
+    "an escaped line break": """"request.turns > 1 \\\n      ||{fold}nope\"""",
+}
+
+
+@pytest.mark.parametrize(
+    "fold",
+    [
+        " ",
+        "\n      ",
+        " \t\n      ",
+        "\r\n      ",
+        "\n\n      ",
+        "\n  \n \n      ",
+        "\n      request.turns > 2 ||\n       ",
+    ],
+)
+@pytest.mark.parametrize("style", FOLDED)
+def test_it_finds_a_problem_on_the_line_of_a_folded_condition(style: str, fold: str) -> None:
+    when = FOLDED[style].format(fold=fold)
+    text = YAML.replace("request.promt_tokens > 8000 || request.confidence > 2", when).replace(
+        "lrge", "large"
+    )
+    document = parse(text)
+    (problem,) = validate(document.data, locate=document.locate)
+    before = text[: text.index("nope")]
+    assert (problem.line, problem.column) == (before.count("\n") + 1, len(before) - before.rindex("\n"))
+
+
+@pytest.mark.parametrize(("quote", "end"), [("", (8, 31)), ("'", (9, 7)), ('"', (9, 7))])
+def test_it_finds_the_end_of_a_folded_condition(quote: str, end: tuple[int, int]) -> None:
+    text = YAML.replace(
+        "request.promt_tokens > 8000 || request.confidence > 2", f"{quote}request.turns > 1 ||\n      {quote}"
+    ).replace("lrge", "large")
+    document = parse(text)
+    (problem,) = validate(document.data, locate=document.locate)
+    assert (problem.line, problem.column) == end
+
+
 @pytest.mark.parametrize("before", ["", "\\u0041", "\\n\\n", "\\ud83d\\ude00", "é"])
 def test_it_counts_columns_in_the_original_text(before: str) -> None:
     text = f'{{"rules": [{{"when": "has(\'{before}\') || nope"}}]}}'

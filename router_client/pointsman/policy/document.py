@@ -6,6 +6,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Protocol
 
 from pointsman.problems import Problem
@@ -19,13 +20,18 @@ MAX_INTEGER = 2**53 - 1
 
 # Locates the name of a member instead of its value.
 KEY = -1
-# One character of a quoted string; a surrogate pair is one.
-_CHARACTER = re.compile(
+# One character of a scalar, by its first character in the text. A line break with the blanks around it is one (a
+# space), and so are two breaks (a line feed): YAML 1.2, 6.5. In double quotes, a surrogate pair is one, and an
+# escaped line break is none.
+_FOLD = r"[ \t]*\r?\n(?:[ \t]*\r?\n)?[ \t]*"
+_ESCAPE = (
     r"\\(?:u[dD][89abAB][0-9A-Fa-f]{2}\\u[dD][c-fC-F][0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}"
-    r"|x[0-9A-Fa-f]{2}|.)|.",
-    re.DOTALL,
+    r"|x[0-9A-Fa-f]{2}|.)"
 )
-_QUOTED = re.compile(r'(?:[^"\\]|\\.)*', re.DOTALL)
+_DOUBLE = re.compile(rf"(?:\\\r?\n[ \t]*)*({_ESCAPE}|{_FOLD}|.)", re.DOTALL)
+_SINGLE = re.compile(rf"(''|{_FOLD}|.)", re.DOTALL)
+_PLAIN = re.compile(rf"({_FOLD}|.)", re.DOTALL)
+_AT_ONCE = 2_048  # the characters of a scalar that are located together: all of a condition
 
 
 class Locate(Protocol):
@@ -45,7 +51,7 @@ class Source:
     _lines: list[int] = field(default_factory=list)  # offset of each line
     _characters: dict[int, list[int]] = field(
         default_factory=dict
-    )  # offsets within quoted strings with escapes, by start
+    )  # offsets of the characters of strings with escapes or line breaks, by start
 
     def place(self, at: int) -> tuple[int, int]:
         """Return the line and column of an offset."""
@@ -55,25 +61,24 @@ class Source:
         return line, at - self._lines[line - 1] + 1
 
     def within(self, start: int, offset: int) -> int:
-        """Return the position of the n-th character of the string at `start`, taking quotes and escapes into
-        account; for a block scalar, its start.
+        """Return the position of the n-th character of the string at `start`, taking quotes, escapes and folded
+        lines into account; for a block scalar, its start.
         """
         quote = self.text[start : start + 1]
         if not offset or quote in ("|", ">"):
             return start
-        plain = start + 1 + offset
-        if quote == "'":
-            return plain + self.text[start + 1 : plain].count("''")
-        if quote != '"':
-            return start + offset
-        if "\\" not in self.text[start + 1 : plain]:
-            return plain
-        characters = self._characters.get(start)
-        if characters is None:
-            whole = _QUOTED.match(self.text, start + 1)
-            end = whole.end() if whole else start
-            found = _CHARACTER.finditer(self.text, start + 1, end)
-            characters = self._characters[start] = [match.start() for match in found]
+        first, character = start + (quote in ("'", '"')), {"'": _SINGLE, '"': _DOUBLE}.get(quote, _PLAIN)
+        read = self.text[first : first + offset + 1]
+        if (
+            not read[-1:].isspace()
+            and "\n" not in read
+            and {"'": "'", '"': "\\"}.get(quote, "\n") not in read
+        ):
+            return first + offset  # each character is written as it is
+        characters = self._characters.get(start, [])
+        if offset >= len(characters):
+            found = islice(character.finditer(self.text, first), max(offset + 1, _AT_ONCE))
+            characters = self._characters[start] = [match.start(1) for match in found]
         return characters[offset] if offset < len(characters) else start
 
     def problem(self, at: int, code: str, message: str, path: str = "") -> None:
