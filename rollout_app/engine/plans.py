@@ -89,9 +89,11 @@ def warnings(stages: Sequence[Stage]) -> list[dict[str, str]]:
     """Return what the plan's owner should know about it, as {"path", "message"}."""
     found = []
     for at, stage in enumerate(stages):
-        if stage.mode == "percentage" and (not stage.min_tasks or not stage.min_minutes):
+        if stage.mode != "full" and (not stage.min_tasks or not stage.min_minutes):
             what = "min_tasks" if not stage.min_tasks else "min_minutes"
-            message = "0 lets the rollout leave this stage as soon as one of its tasks is judged."
+            shadow = stage.mode == "shadow"
+            first = "one shadow decision is reported" if shadow else "one of its tasks is judged"
+            message = f"0 lets the rollout leave this stage as soon as {first}."
             found.append({"path": f"stages[{at}].{what}", "message": message})
         if stage.tolerance > 1:
             message = (

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from controlplane.core.errors import PlanRefused
-from rollout_app.engine.plans import MAX_STAGES, SAVED, check
+from rollout_app.engine.evidence import Stage
+from rollout_app.engine.plans import MAX_STAGES, SAVED, check, warnings
 
 FULL: dict[str, Any] = {"mode": "full"}
 SHADOW: dict[str, Any] = {"mode": "shadow"}
@@ -35,6 +36,27 @@ def test_it_accepts_the_maximum_number_of_stages() -> None:
     assert problems([*shares, FULL]) == []
     with pytest.raises(PlanRefused, match="1 to 20 stages"):
         check([SHADOW, *shares, FULL])
+
+
+@pytest.mark.parametrize(
+    ("stage", "found"),
+    [
+        (SHADOW, []),
+        ({**SHADOW, "min_tasks": 0}, ["stages[0].min_tasks: as soon as one shadow decision is reported"]),
+        ({**SHADOW, "min_minutes": 0}, ["stages[0].min_minutes: as soon as one shadow decision is reported"]),
+        (percent(min_tasks=0, min_minutes=0), ["stages[0].min_tasks: as soon as one of its tasks is judged"]),
+        (percent(), []),
+    ],
+)
+def test_it_warns_of_a_stage_without_evidence_of_its_own_unless_it_is_the_last(
+    stage: dict[str, Any], found: list[str]
+) -> None:
+    stages = [Stage.from_dict(raw) for raw in check([stage, FULL])]
+    said = [(one["path"], one["message"]) for one in warnings(stages)]
+    assert said == [
+        (path, f"0 lets the rollout leave this stage {when}.")
+        for path, when in (one.split(": ") for one in found)
+    ]
 
 
 @pytest.mark.parametrize("raw", [None, 5, "full", [FULL]])
