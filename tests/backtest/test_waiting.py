@@ -224,6 +224,15 @@ def test_the_playground_shows_two_versions_side_by_side(workload: Workload) -> N
     assert large.model == LARGE
 
 
+@pytest.mark.parametrize("request_", [{}, {"prompt_tokens": "900"}], ids=["not given", "another type"])
+def test_the_playground_names_an_input_that_no_rule_could_use(
+    workload: Workload, request_: dict[str, Any]
+) -> None:
+    address = reverse("console:playground", args=[workload.name])
+    answer = logged_in("vera", "viewer").post(address, {"versions": ["1"], "request": json.dumps(request_)})
+    assert "Not given, or not of the declared type: request.prompt_tokens." in text(answer)
+
+
 @pytest.mark.parametrize(
     "request_text", ["{", "[]", "5", '{"history": 3}', "[" * 9_000], ids=lambda t: t[:14]
 )
@@ -251,7 +260,8 @@ def test_the_playground_compares_versions_over_recorded_inputs(workload: Workloa
     assert by_name["v1"].priced == 1_000
     assert len(compared.shown) == 20
     assert all({one.model for one in found} == {SMALL, LARGE} for _, found in compared.shown)
-    assert "250 of the last 1,000 requests differ" in text(answer).replace("\u202f", ",")
+    page = text(answer).replace("\u202f", ",")
+    assert "250 of the last 1,000 requests differ" in page and "Not usable" in page
 
 
 def test_the_panels_of_the_editor_use_its_text_and_return_a_fragment(workload: Workload) -> None:
