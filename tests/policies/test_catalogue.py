@@ -82,7 +82,7 @@ def test_it_keeps_the_history_of_a_models_prices() -> None:
 def test_a_repeated_price_draws_no_revision_and_no_history() -> None:
     assignment = builders.served(builders.environment(), builders.workload())
     model = Model.objects.get(name=SMALL)
-    same = {
+    same: dict[str, Any] = {
         "input_nusd_per_mtok": model.input_nusd_per_mtok,
         "output_nusd_per_mtok": model.output_nusd_per_mtok,
     }
