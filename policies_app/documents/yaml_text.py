@@ -1,10 +1,11 @@
 """Format a policy document as people write it: YAML in the format's own key order."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
+
+from pointsman.policy.yaml_text import needs_quotes
 
 # Canonical JSON sorts its keys. People read a policy from its purpose to its emergency settings.
 KEYS = (
@@ -35,16 +36,8 @@ def _sequence(dumper: _Dumper, data: Sequence[Any]) -> yaml.Node:
     return dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=flat)
 
 
-# Texts that PyYAML would write without quotes, but that the format reads as numbers (YAML 1.2's core schema), and
-# characters that YAML 1.1 counts as line breaks.
-_QUOTED = re.compile(
-    r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|0o[0-7]+|0x[0-9a-fA-F]+|.*[\x85\u2028\u2029].*",
-    re.DOTALL,
-)
-
-
 def _text(dumper: _Dumper, data: str) -> yaml.Node:
-    style = '"' if _QUOTED.fullmatch(data) else None
+    style = '"' if needs_quotes(data) else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -43,6 +44,14 @@ def as_it_was_built(db: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         return replace(found, findings=[one for one in found.findings if one.kind == "altered"])
 
     monkeypatch.setattr(verification, "verify", verified)
+
+
+@pytest.fixture
+def folder(db: Any, tmp_path: Path) -> Path:
+    """A folder to apply."""
+    from tests.support import desired_folder
+
+    return desired_folder.write(tmp_path / "desired")
 
 
 @pytest.fixture

@@ -7,63 +7,16 @@ from typing import Any
 import pytest
 
 from controlplane.audit.models import Entry
-from pointsman.cli import folders
-from pointsman.cli.changes import Change
-from pointsman.cli.output import CliError, Output
-from pointsman.cli.server import Server
+from pointsman.cli import desired, folders
 from pointsman.policy import load
 from policies_app.models import Assignment, Model, PolicyVersion, Workload
-from rollout_app.models import GuardrailOverride, Rollout
+from rollout_app.engine import plans
+from rollout_app.models import GuardrailOverride, Plan, Rollout
 from tests.cli.conftest import Run
 from tests.support import builders
+from tests.support.desired_folder import MODELS, PLANS, WORKLOAD, policy
 
 pytestmark = pytest.mark.django_db
-
-MODELS = """
-- {name: x/small, input_nusd_per_mtok: 150000000, output_nusd_per_mtok: 600000000, context_window: 128000}
-- {name: x/large, input_nusd_per_mtok: 3000000000, output_nusd_per_mtok: 15000000000, context_window: 200000}
-"""
-ENVIRONMENTS = "- {name: trial, four_eyes: false}\n"
-PLANS = """
-- name: two-steps
-  stages:
-    - {mode: percentage, share_pcm: 10000, min_minutes: 5, min_tasks: 100}
-    - {mode: full}
-"""
-WORKLOAD = """
-task_type: chat
-quality_bar: 0.9
-owner: {owner}
-guardrails:
-  failure: {{margin: 0.01}}
-environments:
-  trial: {{plan: two-steps}}
-"""
-POLICY = """
-format: 1
-workload: chat
-models:
-  small: {{model: x/small}}
-  large: {{model: x/large}}
-default: {default}
-fallback: [{other}, {default}]
-"""
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    home = tmp_path / "desired"
-    (home / "workloads" / "chat").mkdir(parents=True)
-    (home / "models.yaml").write_text(MODELS)
-    (home / "environments.yaml").write_text(ENVIRONMENTS)
-    (home / "plans.yaml").write_text(PLANS)
-    (home / "workloads" / "chat" / "workload.yaml").write_text(WORKLOAD.format(owner=builders.team().name))
-    policy(home, "large", "small")
-    return home
-
-
-def policy(home: Path, default: str, other: str) -> None:
-    (home / "workloads" / "chat" / "policy.yaml").write_text(POLICY.format(default=default, other=other))
 
 
 def test_plan_lists_the_changes_and_changes_nothing(run: Run, folder: Path) -> None:
@@ -108,99 +61,6 @@ def test_a_new_document_becomes_a_version_and_a_proposed_rollout(run: Run, folde
     assert (rollout.baseline.number, rollout.candidate.number, rollout.plan_name) == (1, 2, "two-steps")
     assert rollout.reason == "cheaper"
     assert run("apply", folder)[1].strip() == "No changes.", "it is under way"
-
-
-def test_a_version_that_somebody_else_adds_meanwhile_is_not_proposed(
-    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run("apply", folder)
-    policy(folder, "small", "large")
-    do = folders._do
-
-    def somebody_else_was_first(server: Server, change: Change, *rest: Any) -> Any:
-        if change.kind == "version":
-            other = load(POLICY.format(default="small", other="large") + "retry: {attempts: 1}\n")
-            server.post("workloads/chat/versions", {"policy": other})
-        return do(server, change, *rest)
-
-    monkeypatch.setattr(folders, "_do", somebody_else_was_first)
-    code, _, error = run("apply", folder, "--start")
-    assert (code, "It became version 3" in error) == (2, True), error
-    assert "Nothing was changed" not in error
-    assert not Rollout.objects.exists()
-    monkeypatch.setattr(folders, "_do", do)
-    assert run("apply", folder)[0] == 0
-    assert Rollout.objects.get().candidate.number == 3
-
-
-def four_eyes(folder: Path) -> None:
-    (folder / "environments.yaml").write_text("- {name: trial, four_eyes: true}\n")
-
-
-def test_a_first_version_that_waits_for_another_person_is_requested_once(run: Run, folder: Path) -> None:
-    four_eyes(folder)
-    code, said, error = run("apply", folder)
-    assert (code, error) == (0, "")
-    assert "serve version 1 of chat in trial: requested; another person must approve it" in said
-    assert not Assignment.objects.exists()
-    assert run("apply", folder)[:2] == (0, "No changes.\n")
-    assert run("plan", "--exit-code", folder)[0] == 0
-
-
-def test_a_repeated_pipeline_starts_and_follows_the_rollout_of_the_first_run(
-    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    followed = []
-
-    def watch(server: Server, output: Output, rollout: str) -> dict[str, Any]:
-        followed.append(rollout)
-        return {"state": "rolled_back"}
-
-    monkeypatch.setattr(folders, "watch_until_done", watch)
-    run("apply", folder)
-    policy(folder, "small", "large")
-    run("apply", folder)
-    rollout = Rollout.objects.get()
-    assert (run("apply", folder)[0], followed) == (0, []), "without --start and --wait it is left alone"
-    code, said, error = run("apply", folder, "--start", "--wait")
-    assert (code, said.strip(), error) == (1, "No changes.", "")
-    rollout.refresh_from_db()
-    assert (rollout.state, followed) == ("running", [str(rollout.pk)])
-    code, said, _ = run("apply", folder, "--json", "--wait")
-    assert code == 1
-    assert json.loads(said) == {
-        "changes": [], "rollouts": [str(rollout.pk)], "ends": {str(rollout.pk): "rolled_back"},
-    }  # fmt: skip
-
-
-def test_the_result_is_one_json_document_even_after_waiting(run: Run, folder: Path) -> None:
-    run("apply", folder)
-    policy(folder, "small", "large")
-    run("apply", folder)
-    rollout = Rollout.objects.get()
-    run("rollout", "cancel", rollout.pk, "-m", "no")
-    code, said, _ = run("rollout", "watch", rollout.pk, "--json")
-    assert (code, json.loads(said)["state"]) == (1, "cancelled")
-    policy(folder, "large", "small")
-    assert json.loads(run("apply", folder, "--json")[1]) == {"changes": [], "rollouts": []}
-
-
-def test_a_reason_that_is_too_long_for_a_version_is_refused_first(run: Run, folder: Path) -> None:
-    code, _, error = run("apply", folder, "--reason", "x" * 401)
-    assert (code, "--reason has 401 characters" in error) == (2, True), error
-    assert not Model.objects.filter(name__startswith="x/").exists()
-
-
-def test_a_change_without_an_answer_may_have_been_made(
-    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def late(server: Server, *rest: Any) -> Any:
-        raise CliError("The control plane did not answer within 30 s.")
-
-    monkeypatch.setattr(Server, "post", late)
-    code, _, error = run("apply", folder)
-    assert (code, "It may have been made; run it again to see." in error) == (2, True), error
-    assert "Nothing was changed" not in error
 
 
 def test_returning_to_an_older_document_creates_no_version(run: Run, folder: Path) -> None:
@@ -261,12 +121,21 @@ def test_nothing_is_applied_if_one_file_is_bad(run: Run, folder: Path) -> None:
             "environments: {trial: {plan: careful, stages: []}}",
             "environments.trial: give a saved `plan` or `stages`, not both",
         ),
+        ("models.yaml", "- {name: a, quality: .nan}", "models.yaml has a value that cannot be sent"),
+        (
+            "models.yaml",
+            "- {name: a, price_source: !!binary aGk=}",
+            "models.yaml has a value that cannot be sent",
+        ),
+        ("models.yaml", "- &a {name: a, x: [*a]}", "models.yaml has a value that cannot be sent"),
+        ("workloads/twin/workload.yaml", "name: chat", "duplicate name chat"),
         ("workloads/chat/workload.yaml", "name: other", "belongs to 'chat', the folder to 'other'"),
     ],
 )
 def test_it_explains_what_is_wrong_with_a_file(
     run: Run, folder: Path, file: str, content: str, says: str
 ) -> None:
+    (folder / file).parent.mkdir(exist_ok=True)
     (folder / file).write_text(content)
     code, _, error = run("plan", folder)
     assert (code, says in error) == (2, True), error
@@ -330,6 +199,49 @@ def test_absolute_guardrails_are_applied_and_exported(run: Run, folder: Path, tm
     }  # fmt: skip
 
 
+def test_a_date_is_text_and_a_decimal_a_number(run: Run, folder: Path) -> None:
+    (folder / "models.yaml").write_text(MODELS.replace("small, ", "small, retires_on: 2027-01-31, "))
+    file = folder / "workloads" / "chat" / "workload.yaml"
+    file.write_text(file.read_text().replace("quality_bar: 0.9", 'quality_bar: "0.9"'))
+    code, _, error = run("apply", folder)
+    assert (code, error) == (0, "")
+    assert str(Model.objects.get(name="x/small").retires_on) == "2027-01-31"
+    assert run("apply", folder)[1].strip() == "No changes."
+
+
+def test_a_setting_of_a_stage_that_the_folder_drops_returns_to_its_default(run: Run, folder: Path) -> None:
+    (folder / "plans.yaml").write_text(PLANS.replace("{mode: full}", "{mode: full, approval: true}"))
+    run("apply", folder)
+    (folder / "plans.yaml").write_text(PLANS)
+    code, said, _ = run("plan", folder)
+    assert (code, "stages[1].approval True → False" in said) == (0, True), said
+    assert "min_tasks" not in said, "only what differs"
+    run("apply", folder)
+    assert Plan.objects.get(name="two-steps").stages[1]["approval"] is False
+    assert run("apply", folder)[1].strip() == "No changes."
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        {"mode": "shadow"},
+        {"mode": "percentage", "share_pcm": 5},
+        {"mode": "full"},
+        {"mode": "full", "tolerance": 2},
+    ],
+)
+def test_the_defaults_of_a_stage_are_those_of_the_server(stage: dict[str, Any]) -> None:
+    end = [] if stage["mode"] == "full" else [{"mode": "full"}]
+    assert desired._whole_stage(stage) == plans.check([stage, *end])[0]
+
+
+def test_an_export_of_an_unknown_environment_writes_nothing(run: Run, folder: Path, tmp_path: Path) -> None:
+    run("apply", folder)
+    code, _, error = run("export", tmp_path / "out", "--environment", "prodution")
+    assert (code, "prodution" in error) == (2, True), error
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("where", ["nowhere", "."])
 def test_a_missing_or_empty_folder_is_refused(
     run: Run, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
@@ -352,6 +264,11 @@ def test_an_exported_text_stays_a_text_and_a_number_a_number() -> None:
         "12:30",
         "yes",
         "7",
+        "0819",
+        "08",
+        "-09",
+        "2027-01-31",
+        "a\x85b\u2028c",
         1e-7,
         1e22,
         -0.5,

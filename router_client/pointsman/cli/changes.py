@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from pointsman.cli.desired import BOUND, Desired, DesiredWorkload, guardrail_name, guardrail_settings
@@ -176,20 +177,24 @@ def _different(wanted: Mapping[str, Any], present: Mapping[str, Any]) -> dict[st
     return {
         name: (present.get(name), value)
         for name, value in wanted.items()
-        if name != "name" and not _same(present.get(name), value)
+        if name != "name" and not _same(present.get(name), value, name in _DECIMALS)
     }
 
 
-def _same(present: Any, wanted: Any) -> bool:
-    """Return whether two values are equal; the API returns decimals as text and fills in a stage's defaults."""
+_DECIMALS = ("quality_bar", "mirror_budget_usd")  # the API returns them as text with a fixed number of digits
+
+
+def _same(present: Any, wanted: Any, decimal: bool = False) -> bool:
+    """Return whether two values are equal. `decimal`: texts are compared as numbers."""
     if isinstance(present, Mapping) and isinstance(wanted, Mapping):
         return all(_same(present.get(name), value) for name, value in wanted.items())
     if isinstance(present, list) and isinstance(wanted, list):
         return len(present) == len(wanted) and all(map(_same, present, wanted))
-    if isinstance(present, str) and isinstance(wanted, (int, float)) and not isinstance(wanted, bool):
+    number = isinstance(wanted, (int, float)) and not isinstance(wanted, bool)
+    if isinstance(present, str) and (number or (decimal and isinstance(wanted, str))):
         try:
-            return float(present) == float(wanted)
-        except ValueError:
+            return Decimal(present) == Decimal(str(wanted))
+        except InvalidOperation:
             return False
     return bool(present == wanted)
 

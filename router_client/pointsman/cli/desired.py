@@ -13,6 +13,7 @@ All files are optional. Only the fields present in a file are compared and chang
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,8 +60,13 @@ def read_folder(folder: Path) -> Desired:
         _named(folder / "environments.yaml", wrong),
         _named(folder / "plans.yaml", wrong),
     )
+    for name, fields in desired.plans.items():
+        if isinstance(fields.get("stages"), list):
+            desired.plans[name] = {**fields, "stages": [_whole_stage(stage) for stage in fields["stages"]]}
     for home in sorted((folder / "workloads").glob("*/")):
         if home.is_dir() and (found := _workload(home, wrong)) is not None:
+            if found.name in desired.workloads:
+                wrong.append(f"{home / 'workload.yaml'}: duplicate name {found.name}")
             desired.workloads[found.name] = found
     if wrong:
         raise CliError("Nothing was applied:\n  " + "\n  ".join(wrong))
@@ -70,6 +76,22 @@ def read_folder(folder: Path) -> Desired:
             "is it the right one?"
         )
     return desired
+
+
+# What the server fills in (rollout_app/engine/plans.py). A list of stages replaces the whole list, so a setting that is
+# not in the file has its default: it does not keep the value that it has on the server.
+_STAGE = {
+    "share_pcm": 0, "max_hours": None, "on_timeout": "hold", "approval": False, "mirror_pcm": 0, "skippable": False,
+    "tolerance": 1.0,
+}  # fmt: skip
+_FULL, _OTHER = {"share_pcm": 100_000, "min_minutes": 0, "min_tasks": 0}, {"min_minutes": 5, "min_tasks": 50}
+
+
+def _whole_stage(stage: Any) -> Any:
+    """Return the stage with the defaults of what it does not mention."""
+    if not isinstance(stage, Mapping):
+        return stage
+    return {**_STAGE, **(_FULL if stage.get("mode") == "full" else _OTHER), **stage}
 
 
 def _workload(home: Path, wrong: list[str]) -> DesiredWorkload | None:
@@ -168,8 +190,22 @@ def _yaml(file: Path, wrong: list[str]) -> Any:
         import yaml
     except ImportError:
         raise CliError("Folders of YAML need the extra `yaml`: pip install 'pointsman[cli]'.") from None
+
+    class Loader(yaml.SafeLoader):
+        """Reads dates as text, as the API writes them."""
+
+    Loader.yaml_implicit_resolvers = {
+        first: [one for one in found if one[0] != "tag:yaml.org,2002:timestamp"]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
     try:
-        return yaml.safe_load(file.read_bytes())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.load(file.read_bytes(), Loader)  # noqa: S506 - a subclass of SafeLoader
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         wrong.append(f"{file} is not valid YAML: {error}".replace("\n", " "))
         return None
+    try:
+        json.dumps(content, allow_nan=False)
+    except (ValueError, TypeError, RecursionError) as error:  # .nan, .inf, !!binary, an anchor within itself
+        wrong.append(f"{file} has a value that cannot be sent: {error}")
+        return None
+    return content

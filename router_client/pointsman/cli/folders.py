@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +14,7 @@ from pointsman.cli.output import CliError, Output, Settings
 from pointsman.cli.rollouts import GOOD_ENDS, start_if_possible, watch_until_done
 from pointsman.cli.server import Refused, Server, path
 from pointsman.plurals import counted
+from pointsman.policy.yaml_text import needs_quotes
 
 __all__ = ["register"]
 
@@ -139,8 +139,15 @@ def _tell(output: Output, changes: Sequence[Change]) -> None:
 
 
 def _detail(name: str, values: tuple[Any, Any]) -> str:
-    before, after = (str(value)[:40] for value in values)
-    return f"{name} {after}" if values[0] is None else f"{name} {before} → {after}"
+    before, after = values
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        items = [(f"{name}[{at}]", pair) for at, pair in enumerate(zip(before, after, strict=True))]
+    elif isinstance(before, Mapping) and isinstance(after, Mapping):
+        items = [(f"{name}.{one}", (before.get(one), value)) for one, value in after.items()]
+    else:
+        old, new = (str(value)[:40] for value in values)
+        return f"{name} {new}" if before is None else f"{name} {old} → {new}"
+    return ", ".join(_detail(inner, pair) for inner, pair in items if pair[0] != pair[1])
 
 
 def export(
@@ -154,6 +161,8 @@ def export(
         raise CliError(f"{folder} is not empty; nothing was written.")
     with settings.connect() as server:
         server.check()
+        if environment:
+            server.get(path("environments", environment))
         files = dict(_files(server, environment))
     for name, content in files.items():
         place = folder / name
@@ -216,8 +225,9 @@ def _yaml(content: Any) -> str:
     class Dumper(yaml.SafeDumper):
         """Quotes texts that policies, which are YAML 1.2, would read as numbers (1e3, 0o17). PyYAML writes YAML 1.1."""
 
-    Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
+    def text(dumper: Dumper, data: str) -> yaml.Node:
+        style = '"' if needs_quotes(data) else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+    Dumper.add_representer(str, text)
     return str(yaml.dump(content, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100))
-
-
-_NUMBER = re.compile(r"(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)[eE][-+]?[0-9]+|[-+]?\.[0-9]+|0o[0-7]+)$")

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.util import find_spec
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -230,13 +231,13 @@ def _price_map(file: Path | None) -> Mapping[str, Any]:
 
 
 def _nusd_per_mtok(dollars_a_token: Any) -> int | None:
-    if not isinstance(dollars_a_token, (int, float)) or dollars_a_token < 0:
+    if not isinstance(dollars_a_token, (int, float)) or not 0 <= dollars_a_token < inf:  # nor .nan
         return None
     return round(dollars_a_token * 1e15)  # 10⁹ nano-dollars, 10⁶ tokens
 
 
 def _whole(value: Any) -> int | None:
-    return int(value) if isinstance(value, (int, float)) and value >= 1 else None
+    return int(value) if isinstance(value, (int, float)) and 1 <= value < inf else None
 
 
 # --- questions ----------------------------------------------------------------------------------------
@@ -261,7 +262,7 @@ def _asked_price(question: str) -> int | None:
     text = typer.prompt(question, default="", show_default=False).strip()
     try:
         return round(float(text) * 1e9) if text else None
-    except ValueError:
+    except (ValueError, OverflowError):
         raise CliError(f"{text!r} is not a price.") from None
 
 

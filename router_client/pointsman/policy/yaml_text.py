@@ -16,17 +16,28 @@ from pointsman.policy.document import MAX_DEPTH, MAX_INTEGER, Source
 from pointsman.policy.json_text import TextError
 from pointsman.problems import join
 
-__all__ = ["read_yaml"]
+__all__ = ["needs_quotes", "read_yaml"]
 
 _UNSAFE = re.compile("[\0\ud800-\udfff]")
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9A-Fa-f]+")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 _ODD = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+_BREAKS = re.compile(r".*[\x85\u2028\u2029].*", re.DOTALL)
 _WORDS: dict[str, bool | None] = {
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
     **dict.fromkeys(("null", "Null", "NULL", "~", ""), None),
 }
+
+
+def needs_quotes(text: str) -> bool:
+    """Return whether the text must be quoted to be read as text, although it has no special characters.
+
+    It looks like a number or a word of YAML 1.2, or has a character that only YAML 1.1 counts as a line break. PyYAML
+    writes such texts as YAML 1.1 without quotes or with a real line break.
+    """
+    patterns = (_INT, _FLOAT, _ODD, _BREAKS)
+    return text in _WORDS or any(pattern.fullmatch(text) for pattern in patterns)
 
 
 def read_yaml(source: Source) -> Any:
