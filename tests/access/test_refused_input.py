@@ -285,6 +285,21 @@ def test_a_key_is_rotated_again_after_its_successor_was_revoked() -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("days", [None, 90])
+def test_a_key_that_is_rotated_again_lives_as_long_as_before(days: int | None) -> None:
+    """Its own expiry is the end of the overlap by then: the next successor lived for a day."""
+    ends = None if days is None else clock.now() + timedelta(days=days)
+    key, _ = actions.issue_key(**ROUTER, actor=SYSTEM, expires_at=ends)
+    for _number in range(3):
+        successor, _ = actions.rotate_key(key.key_id, actor=SYSTEM)
+        if ends is None:
+            assert successor.expires_at is None
+        else:
+            assert successor.expires_at is not None
+            assert abs(successor.expires_at - ends) < timedelta(hours=1)
+        actions.revoke_key(successor.key_id, actor=SYSTEM, reason="it was in a log")
+
+
 def test_scopes_and_workloads_are_stored_sorted_and_once() -> None:
     key, _ = actions.issue_key(
         "admin", "", "x", actor=SYSTEM, scopes=["viewer", "editor", "viewer"], workloads=["b", "a", "b"]

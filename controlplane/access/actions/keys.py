@@ -173,11 +173,19 @@ def rotate_key(
 
 
 def _as_long(old: Key, now: datetime) -> datetime | None:
-    """Return when a successor expires: a key of 90 days is followed by one of 90 days. None: never."""
-    if old.expires_at is None:
+    """Return when a successor expires: a key of 90 days is followed by one of 90 days. None: never.
+
+    A key that was rotated before expires at the end of the overlap; its life is then that of its earlier successors.
+    """
+    lives = [
+        None if key.expires_at is None else key.expires_at - key.created_at
+        for key in (old, *old.successors.all())
+    ]
+    known = [life for life in lives if life is not None]
+    if len(known) < len(lives):
         return None
     # `expires_at` may be the last day that there is.
-    return now + min(old.expires_at - old.created_at, datetime.max.replace(tzinfo=UTC) - now)
+    return now + min(max(known), datetime.max.replace(tzinfo=UTC) - now)
 
 
 def _refuse_more_than_held(
