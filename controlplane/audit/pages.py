@@ -7,7 +7,8 @@ from typing import Any, cast
 from django import forms
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.urls import path, reverse
+from django.urls import path, register_converter, reverse
+from django.urls.converters import IntConverter
 
 from controlplane.access import permissions
 from controlplane.access.models import Key, Role
@@ -258,9 +259,16 @@ def verify_page(request: HttpRequest) -> HttpResponse:
     return page(request, "audit/verify.html", context, title="Verify", crumbs=trail)
 
 
+class SeqConverter(IntConverter):
+    """The number of an entry. A forged row may have a negative one, and pages must be able to link to it."""
+
+    regex = "-?[0-9]{1,19}"
+
+
+register_converter(SeqConverter, "seq")
 urlpatterns = [
     path("audit/export.<slug:form>", export, name="audit_export"),
     path("audit/verify/", verify_page, name="audit_verify"),
     path("audit/", entries, name="audit"),
-    path("audit/<int:seq>/", entry_page, name="entry"),
+    path("audit/<seq:seq>/", entry_page, name="entry"),
 ]

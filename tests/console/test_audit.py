@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from controlplane.access.actions.people import end_sessions
 from controlplane.audit import pages
-from controlplane.audit.models import Entry
+from controlplane.audit.models import Entry, Head
 from controlplane.core.actors import SYSTEM
 from controlplane.notifications.actions import add_receiver, review
 from controlplane.notifications.models import BreakGlass
@@ -225,3 +225,19 @@ def test_an_entry_links_to_the_entries_about_the_same_target(people: People, sum
     found = [entry for entry, *_ in client.get(link).context["listed"]]
     assert {entry.workload for entry in found} == {"summaries"}
     assert {"workload.register", "assignment.pin", "rollout.start"} <= {entry.action for entry in found}
+
+
+@pytest.mark.parametrize("seq", [-1, -(2**63)])
+def test_a_forged_number_breaks_no_page(people: People, seq: int) -> None:
+    """A row with a negative number made the list, and the page that reports it, a 500."""
+    ann = User.objects.create_user("ann")
+    change = {"seq": seq, "prev_hash": "a" * 64, "hash": "b" * 64, "body": b"{}", "at": timezone.now()}
+    target = {"target_kind": "user", "target_id": str(ann.pk)}
+    Entry.objects.create(**change, **target, action="user.create", actor_label="x", outcome="done")
+    Head.objects.update_or_create(pk=1, defaults={"chain": "c", "seq": seq, "hash": "c" * 64})
+    browser = people("vera", "viewer", "admin")
+    verified = browser.post("/console/audit/verify/")
+    assert verified.status_code == 200 and f"entry {seq}" in text(verified)
+    assert f"/console/audit/{seq}/" in verified.content.decode()
+    for page in (LIST, "/console/", f"/console/people/{ann.pk}/", "/console/audit/verify/"):
+        assert browser.get(page).status_code == 200, page

@@ -259,6 +259,6 @@ ROWS = [
     page("GET", "audit/export.<slug:form>", ANY, "audit/export.jsonl"),
     page("GET", "audit/verify/", EVERY, "audit/verify/"),
     page("POST", "audit/verify/", EVERY, lambda w: ("audit/verify/", {}), 200, writes=False),
-    page("GET", "audit/<int:seq>/", ANY, lambda w: (f"audit/{w.entry.seq}/", None)),
-    page("GET", "audit/<int:seq>/", EVERY, lambda w: (f"audit/{w.private_entry.seq}/", None)),
+    page("GET", "audit/<seq:seq>/", ANY, lambda w: (f"audit/{w.entry.seq}/", None)),
+    page("GET", "audit/<seq:seq>/", EVERY, lambda w: (f"audit/{w.private_entry.seq}/", None)),
 ]
