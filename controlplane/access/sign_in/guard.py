@@ -4,6 +4,7 @@ Sessions that began at the company's provider are exempt, because the provider a
 """
 
 from collections.abc import Callable
+from typing import cast
 
 from allauth.account.internal.flows.login import get_authentication_records
 from allauth.mfa.utils import is_mfa_enabled
@@ -12,8 +13,10 @@ from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponseBase, JsonResponse
 from django.shortcuts import redirect
 
+from controlplane.core.actors import Actor
 from controlplane.core.errors import SecondFactorMissing
 from controlplane.core.problems import CONTENT_TYPE
+from controlplane.web import refused_writes
 
 OPEN = ("/console/login/", "/console/logout/", "/console/account/", "/static/")
 
@@ -26,6 +29,13 @@ def second_factor(
             if request.path.startswith("/console/"):
                 return redirect("mfa_activate_totp")
             refusal = SecondFactorMissing("Set up a second factor in the console first: /console/account/.")
+            refused_writes.keep(
+                refusal,
+                method=str(request.method),
+                path=request.path,
+                named={},
+                actor=lambda: Actor.of_user(cast("User", request.user)),
+            )
             return JsonResponse(refusal.as_problem(), status=refusal.status, content_type=CONTENT_TYPE)
         return get_response(request)
 
