@@ -1,5 +1,6 @@
 """Signing in with the company's identity provider, tested with a local one (`oidc-provider-mock`)."""
 
+import hashlib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -10,10 +11,13 @@ import oidc_provider_mock
 import pytest
 from allauth.mfa.totp.internal.auth import TOTP
 from allauth.socialaccount.models import SocialAccount
+from allauth.socialaccount.providers.oauth2.client import OAuth2Error
+from allauth.socialaccount.providers.openid_connect.views import OpenIDConnectOAuth2Adapter
 from django.contrib.auth.models import User
 from django.test import Client
 
 from controlplane.access import actions
+from controlplane.access.sign_in import company
 from controlplane.audit import verification
 from controlplane.audit.models import Entry
 from controlplane.core.actors import SYSTEM, Actor
@@ -257,6 +261,90 @@ def test_an_unreachable_provider_is_explained(client: Client, settings: Any) -> 
     answer = client.get(START)
     assert answer.status_code == 502
     assert "could not be reached, or its answer was not valid" in text(answer)
+
+
+def test_a_person_without_a_password_can_open_the_password_page(client: Client) -> None:
+    client = invited()
+    there_and_back(client)
+    answer = client.get("/console/account/password/")
+    assert (answer.status_code, answer["Location"]) == (302, "/console/account/password/set/")
+    assert client.get(answer["Location"])["Location"] == "/console/account/"
+
+
+# --- another issuer ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def other_issuer() -> Iterator[str]:
+    people = [oidc_provider_mock.User(sub="sub-of-nina", claims={"preferred_username": "mallory"})]
+    with oidc_provider_mock.run_server_in_thread(user_claims=people) as server:
+        yield f"http://localhost:{server.server_port}"
+
+
+@pytest.fixture(params=["today", "before"])
+def _nina(request: pytest.FixtureRequest, _company: None) -> None:
+    """Nina joined: today, or with a version that stored only the `sub`."""
+    there_and_back(invited())
+    if request.param == "before":
+        assert SocialAccount.objects.update(uid="sub-of-nina") == 1
+    there_and_back(client := Client())
+    assert client.get("/console/account/").context["person"].username == "nina"
+
+
+@pytest.mark.usefixtures("_nina")
+def test_the_same_sub_at_another_issuer_is_somebody_else(
+    client: Client, other_issuer: str, settings: Any
+) -> None:
+    """A `sub` is unique only within its issuer (OpenID Connect Core 1.0, section 2)."""
+    settings.SOCIALACCOUNT_PROVIDERS = provider(other_issuer)
+    assert there_and_back(client).status_code == 403
+    assert client.get("/console/").status_code == 302
+    there_and_back(invited())
+    assert sorted(User.objects.values_list("username", flat=True)) == ["mallory", "nina"]
+    there_and_back(client)
+    assert client.get("/console/account/").context["person"].username == "mallory"
+
+
+@pytest.mark.usefixtures("_nina")
+def test_people_keep_their_accounts_if_the_same_provider_moves(
+    client: Client, issuer: str, other_issuer: str, settings: Any
+) -> None:
+    settings.SOCIALACCOUNT_PROVIDERS = provider(other_issuer)
+    settings.OIDC_FORMER_ISSUERS = [issuer]
+    there_and_back(client)
+    assert client.get("/console/account/").context["person"].username == "nina"
+    assert SocialAccount.objects.count() == 1
+
+
+def test_an_account_is_stored_with_its_issuer(issuer: str) -> None:
+    there_and_back(invited())
+    assert SocialAccount.objects.get().uid == f"{issuer} sub-of-nina"
+    assert f"company {issuer} sub-of-nina" in str(
+        json.loads(bytes(Entry.objects.get(action="provider.connect").body))
+    )
+
+
+def test_an_answer_about_two_people_signs_nobody_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user info must be about the person of the ID token (OpenID Connect Core 1.0, section 5.3.2)."""
+    monkeypatch.setattr(OpenIDConnectOAuth2Adapter, "_fetch_user_info", lambda *_: {"sub": "the-boss"})
+    assert there_and_back(invited()).status_code == 502
+    assert not User.objects.exists() and not SocialAccount.objects.exists()
+
+
+def test_a_long_issuer_and_sub_are_stored_as_a_hash() -> None:
+    told = {"iss": "https://idp.example", "sub": "s" * 191}
+    account = SocialAccount(provider="company", uid=told["sub"], extra_data={"id_token": told})
+    assert (
+        company.stored_id(account)
+        == "sha256:" + hashlib.sha256(f"{told['iss']} {told['sub']}".encode()).hexdigest()
+    )
+
+
+@pytest.mark.parametrize("told", [None, {}, {"iss": "", "sub": "s"}, {"iss": 7, "sub": "s"}, {"iss": "i"}])
+def test_an_answer_without_an_issuer_identifies_nobody(told: Any) -> None:
+    account = SocialAccount(provider="company", uid="s", extra_data={"id_token": told})
+    with pytest.raises(OAuth2Error):
+        company.stored_id(account)
 
 
 def test_an_unknown_provider_is_not_found(client: Client) -> None:

@@ -1,10 +1,11 @@
 """Sign-in with the company's identity provider through OpenID Connect, implemented by django-allauth.
 
-A person is identified by the provider's `sub`, never by an e-mail address: otherwise anybody who can set an address at
+A person is identified by issuer and `sub`, never by an e-mail address: otherwise anybody who can set an address at
 the provider could take over its owner's account here. Nobody gets an account without an invitation: they open its link
 first, and continue to the provider from there.
 """
 
+import hashlib
 import logging
 import re
 from contextlib import AbstractContextManager
@@ -35,6 +36,7 @@ from controlplane.core.names import hidden_character
 
 logger = logging.getLogger(__name__)
 PROVIDER = "company"  # the provider's name in URLs; there is only one
+MOST_OF_ID = 191  # characters in allauth's column
 
 
 def name() -> str:
@@ -46,6 +48,12 @@ def name() -> str:
 
 class CompanyAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]  # allauth carries no types
     """Decides who may sign in through the provider, and chooses their user name."""
+
+    def populate_user(self, request: HttpRequest, sociallogin: SocialLogin, data: Any) -> User:
+        # The first hook, before allauth looks the account up.
+        sociallogin.account.uid = stored_id(sociallogin.account)
+        user: User = super().populate_user(request, sociallogin, data)
+        return user
 
     def pre_social_login(self, request: HttpRequest, sociallogin: SocialLogin) -> None:
         # Addresses are informational only here. allauth would refuse one that is taken, and so reveal who has it.
@@ -88,6 +96,41 @@ class CompanyAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]  # alla
         raise ImmediateHttpResponse(page(request, "failed", status=502))
 
 
+def stored_id(account: SocialAccount) -> str:
+    """Return the id under which a person's account at the provider is stored: issuer and `sub`.
+
+    A `sub` is unique only within its issuer (OpenID Connect Core 1.0, section 2): after a change of `OIDC_ISSUER`, the
+    same one may be somebody else. Accounts stored by their `sub` alone are found if their last sign-in was at this
+    issuer. `OIDC_FORMER_ISSUERS` are other addresses of the same provider.
+
+    Raises `OAuth2Error` for an answer without issuer, or whose user info is about somebody else (section 5.3.2).
+    """
+    issuer, sub = _issuer(account), account.uid
+    if not issuer or str(account.extra_data["id_token"].get("sub")) != sub:
+        raise OAuth2Error("The ID token has no issuer, or is about somebody else.")
+    issuers = [issuer, *settings.OIDC_FORMER_ISSUERS]
+    ids = [_id(one, sub) for one in issuers]
+    stored = {row.uid: row for row in SocialAccount.objects.filter(provider=PROVIDER, uid__in=[*ids, sub])}
+    by_sub = [sub] if sub in stored and _issuer(stored[sub]) in issuers and " " not in sub else []
+    return next((uid for uid in [*ids, *by_sub] if uid in stored), ids[0])
+
+
+def _issuer(account: SocialAccount) -> str:
+    """Return the issuer of the last sign-in with this account; empty if it is not known."""
+    told = account.extra_data.get("id_token") if isinstance(account.extra_data, dict) else None
+    issuer = told.get("iss") if isinstance(told, dict) else None
+    return issuer if isinstance(issuer, str) else ""
+
+
+def _id(issuer: str, sub: str) -> str:
+    whole = f"{issuer} {sub}"
+    return whole if len(whole) <= MOST_OF_ID else f"sha256:{hashlib.sha256(whole.encode()).hexdigest()}"
+
+
+def _sub(account: SocialAccount) -> str:
+    return str(account.extra_data["id_token"]["sub"])
+
+
 def _connected(request: HttpRequest, sociallogin: SocialLogin) -> HttpResponse:
     """Connect an account at the provider to the person who is logged in."""
     user = request.user
@@ -120,7 +163,7 @@ def _change(user: User, action: str, account: SocialAccount) -> AbstractContextM
 
 def _free_name(sociallogin: SocialLogin) -> str:
     """Return an unused name, based on the provider's data about the person."""
-    given = (sociallogin.user.username, sociallogin.user.email.partition("@")[0], sociallogin.account.uid)
+    given = (sociallogin.user.username, sociallogin.user.email.partition("@")[0], _sub(sociallogin.account))
     shaped = (
         re.sub(r"[^A-Za-z0-9._@+-]", "", str(text), flags=re.ASCII).lstrip("._@+-")[:56] for text in given
     )
@@ -163,7 +206,7 @@ def _asked(view: Any, request: HttpRequest, provider_id: str) -> HttpResponseBas
 
 
 def _not_invited(request: HttpRequest, sociallogin: SocialLogin) -> HttpResponse:
-    who = sociallogin.user.email or sociallogin.user.username or sociallogin.account.uid
+    who = sociallogin.user.email or sociallogin.user.username or _sub(sociallogin.account)
     return page(request, "no_account", status=403, who=_visible(str(who)))
 
 

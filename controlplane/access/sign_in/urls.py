@@ -23,6 +23,7 @@ urlpatterns: list[URLPattern] = [
     path("logout/", entrance.SignOutView.as_view(), name="account_logout"),
     path("account/inactive/", entrance.ClosedAccountView.as_view(), name="account_inactive"),
     path("account/password/", own_account.ChangePasswordView.as_view(), name="account_change_password"),
+    path("account/password/set/", TO_ACCOUNT, name="account_set_password"),  # for people without a password
     path("password_change/", RedirectView.as_view(url=reverse_lazy("account_change_password"))),
     path("account/confirm/", own_account.ConfirmPasswordView.as_view(), name="account_reauthenticate"),
     path("account/confirm-code/", own_account.ConfirmCodeView.as_view(), name="mfa_reauthenticate"),
