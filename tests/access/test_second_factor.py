@@ -1,6 +1,7 @@
 """The authenticator app and recovery codes: set up, required, used once, removed, each with an entry."""
 
 import json
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -13,12 +14,15 @@ from django.core.cache import cache
 from django.test import Client, override_settings
 from django.utils import timezone
 
+from controlplane.access import actions
 from controlplane.audit.models import Entry
+from controlplane.core.actors import SYSTEM
 from tests.support.pages import text
 from tests.support.people import logged_in
 
 pytestmark = pytest.mark.django_db
 RIGHT = "a long enough word"
+NOT_CHECKED = "Too many codes were wrong; this one was not checked."
 
 
 @pytest.fixture(autouse=True)
@@ -106,6 +110,73 @@ def test_codes_cannot_be_guessed(client: Client, maria: User, secret: str) -> No
     for number in range(5):
         client.post("/console/login/second-factor/", {"code": f"{number:06}"})
     client.post("/console/login/second-factor/", {"code": code(secret)})
+    assert not inside(client)
+
+
+def test_every_code_that_was_tried_is_an_entry(client: Client, maria: User, secret: str) -> None:
+    """After the fifth they were not checked, and left no entry."""
+    with_password(client)
+    for number in range(7):
+        client.post("/console/login/second-factor/", {"code": f"{number:06}"})
+    details = [json.loads(bytes(entry.body))["evidence"]["detail"] for entry in Entry.objects.order_by("seq")]
+    assert details == ["The code of the second factor is wrong."] * 5 + [NOT_CHECKED] * 2
+    assert {entry.target_id for entry in Entry.objects.all()} == {str(maria.pk)}
+
+
+def test_codes_that_confirm_it_is_you_are_entries_too(client: Client, maria: User, secret: str) -> None:
+    with_password(client)
+    client.post("/console/login/second-factor/", {"code": code(secret)})
+    for number in range(7):
+        client.post("/console/account/confirm-code/", {"code": f"{number:06}"})
+    refused = Entry.objects.filter(outcome="refused")
+    assert refused.count() == 7
+    assert last_body()["evidence"]["detail"] == NOT_CHECKED
+
+
+def _deactivate(maria: User) -> None:
+    actions.deactivate_person(maria, actor=SYSTEM, reason="left")
+    actions.activate_person(maria, actor=SYSTEM, reason="came back")
+
+
+def _log_out_everywhere(maria: User) -> None:
+    actions.end_sessions(maria, actor=SYSTEM, reason="a lost laptop")
+
+
+def _set_a_password(maria: User) -> None:
+    actions.change_password(maria, "another long word", actor=SYSTEM, reason="she told somebody")
+
+
+def _change_the_password(maria: User) -> None:
+    other, new = logged_in("maria"), "another long word"
+    form = {"oldpassword": RIGHT, "password1": new, "password2": new}
+    assert other.post("/console/account/password/", form).status_code == 302
+    assert inside(other)
+
+
+@pytest.mark.parametrize("end", [_deactivate, _log_out_everywhere, _set_a_password, _change_the_password])
+def test_a_sign_in_that_waits_for_its_code_ends_with_the_sessions(
+    end: Callable[[User], None], client: Client, maria: User, secret: str
+) -> None:
+    User.objects.create_superuser("root")
+    somebody, else_ = Client(), User.objects.create_user("ann", password=RIGHT)
+    TOTP.activate(else_, secret)
+    somebody.post("/console/login/", {"username": "ann", "password": RIGHT})
+    with_password(client)
+    end(maria)
+    client.post("/console/login/second-factor/", {"code": code(secret)})
+    assert not inside(client)
+    somebody.post("/console/login/second-factor/", {"code": code(secret)})
+    assert inside(somebody), "only hers end"
+
+
+def test_nobody_who_is_deactivated_finishes_a_sign_in(client: Client, maria: User, secret: str) -> None:
+    with_password(client)
+    User.objects.update(is_active=False)
+    answer = client.post("/console/login/second-factor/", {"code": code(secret)})
+    assert answer["Location"] == "/console/account/inactive/"
+    assert not Entry.objects.filter(action="session.begin", outcome="done").exists()
+    assert last_body()["evidence"]["detail"] == "The account is deactivated."
+    User.objects.update(is_active=True)
     assert not inside(client)
 
 
@@ -242,6 +313,20 @@ class TestRequired:
     def test_the_api_names_what_is_missing(self, maria: User) -> None:
         answer = logged_in("maria", "admin").get("/api/v1/keys")
         assert (answer.status_code, answer.json()["code"]) == (403, "second_factor_missing")
+        assert not Entry.objects.exists(), "reading is no refusal"
+
+    def test_a_refused_write_is_an_entry(self, maria: User) -> None:
+        client = logged_in("maria", "admin")
+        answer = client.post("/api/v1/teams", {"name": "x"}, content_type="application/json")
+        assert answer.status_code == 403
+        body = last_body()
+        assert (body["action"], body["outcome"], body["actor"]["label"]) == (
+            "request.post",
+            "refused",
+            "maria",
+        )
+        assert body["target"] == {"kind": "path", "id": "/api/v1/teams"}
+        assert body["evidence"]["code"] == "second_factor_missing"
 
     def test_with_a_second_factor_everything_works(self, client: Client, maria: User, secret: str) -> None:
         with_password(client)

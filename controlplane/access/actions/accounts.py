@@ -17,6 +17,7 @@ from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
 
 from controlplane.access.actions.names import refuse_reserved
+from controlplane.access.actions.sessions import end_waiting_sign_ins_of
 from controlplane.audit import log
 from controlplane.audit.models import Entry
 from controlplane.core.actors import SYSTEM, Actor
@@ -24,6 +25,7 @@ from controlplane.core.errors import AlreadyExists
 
 COLUMNS = ("username", "first_name", "last_name", "email", "is_active", "is_staff", "is_superuser")
 STOCK = "user.take_stock"
+REHASH = "password.rehash"  # the same password, hashed again
 _MADE = ("user.first_admin", "user.create")
 
 
@@ -54,17 +56,24 @@ def _fingerprint(what: str, secret: str) -> str:
 def account_change(
     user: User, action: str, *, actor: Actor, reason: str = "", evidence: Any = None
 ) -> Iterator[None]:
-    """Run a change to an account in a transaction, and append its entry last."""
+    """Run a change to an account in a transaction, and append its entry last.
+
+    A new password ends sign-ins that began with the old one and wait for a second factor.
+    """
     with transaction.atomic():
         before = person_fields(User.objects.select_for_update().get(pk=user.pk))
         yield
+        changed = User.objects.get(pk=user.pk)
+        after = person_fields(changed)
+        if after["password"] != before["password"] and action != REHASH:
+            end_waiting_sign_ins_of(changed)
         log.record(
             actor=actor,
             action=action,
             target=("user", str(user.pk)),
             reason=reason,
             before=before,
-            after=person_fields(User.objects.get(pk=user.pk)),
+            after=after,
             evidence=evidence,
         )
 

@@ -4,15 +4,15 @@ from collections.abc import Callable
 
 from allauth.mfa.models import Authenticator
 from django.contrib.auth.models import User
-from django.contrib.sessions.models import Session
 
 from controlplane.access.actions.accounts import person_fields
 from controlplane.access.actions.admins import admins_by_role, hold_admins, keep_an_admin
 from controlplane.access.actions.keys import revoke_key
+from controlplane.access.actions.sessions import end_sessions_of
 from controlplane.access.models import Key, Role
 from controlplane.access.permissions import require_role
 from controlplane.audit import log
-from controlplane.core import clock, reasons
+from controlplane.core import reasons
 from controlplane.core.actors import Actor
 from controlplane.core.errors import Conflict, NotFound
 
@@ -29,7 +29,7 @@ def deactivate_person(user: User, *, actor: Actor, reason: str) -> User:
         keep_an_admin(User.objects.exclude(pk=locked.pk))
         locked.is_active = False
         locked.save(update_fields=["is_active"])
-        _end_sessions_of(locked)
+        end_sessions_of(locked)
 
     def revoke_keys(locked: User) -> None:
         for key_id in Key.objects.filter(user=locked, revoked_at=None).values_list("key_id", flat=True):
@@ -51,8 +51,8 @@ def activate_person(user: User, *, actor: Actor, reason: str) -> User:
 
 
 def end_sessions(user: User, *, actor: Actor, reason: str) -> User:
-    """End all sessions of a person."""
-    return _changed(user, _end_sessions_of, "user.end_sessions", actor=actor, reason=reason)
+    """End all sessions of a person, and sign-ins that wait for a second factor."""
+    return _changed(user, end_sessions_of, "user.end_sessions", actor=actor, reason=reason)
 
 
 def remove_second_factor(user: User, *, actor: Actor, reason: str) -> User:
@@ -61,7 +61,7 @@ def remove_second_factor(user: User, *, actor: Actor, reason: str) -> User:
     def remove(locked: User) -> None:
         if not Authenticator.objects.filter(user=locked).delete()[0]:
             raise Conflict(f"{locked} has no second factor.")
-        _end_sessions_of(locked)
+        end_sessions_of(locked)
 
     return _changed(user, remove, "second_factor.remove", actor=actor, reason=reason)
 
@@ -112,10 +112,3 @@ def _changed(
         if then is not None:
             then(locked)
     return locked
-
-
-def _end_sessions_of(user: User) -> None:
-    """Delete the user's sessions. A session's owner is stored inside it, so this reads each live one; there are few."""
-    live = Session.objects.filter(expire_date__gt=clock.now())
-    own = [row.pk for row in live.iterator() if row.get_decoded().get("_auth_user_id") == str(user.pk)]
-    Session.objects.filter(pk__in=own).delete()

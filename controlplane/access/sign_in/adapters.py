@@ -5,9 +5,11 @@ from typing import Any, cast
 from allauth.account.adapter import DefaultAccountAdapter
 from allauth.account.internal.flows.login import get_authentication_records
 from allauth.core import context
+from allauth.core.exceptions import ImmediateHttpResponse
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractBaseUser
 from django.db import transaction
+from django.forms import BaseForm
 from django.http import HttpRequest, HttpResponse
 
 from controlplane.access.sign_in import throttle
@@ -36,7 +38,9 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
         return
 
     def login(self, request: HttpRequest, user: AbstractBaseUser) -> None:
-        """Start a session together with its entry."""
+        """Start a session together with its entry. Somebody may have been deactivated since they began to sign in."""
+        if not user.is_active:
+            raise ImmediateHttpResponse(self.respond_user_inactive(request, user))
         ways = [
             record.get("type") or record["method"] for record in get_authentication_records(request, user)
         ]
@@ -81,6 +85,13 @@ def refuse(request: HttpRequest, error: PointsmanError, user: AbstractBaseUser |
         action="session.begin",
         target=("user", "of an unknown name" if user is None else str(user.pk)),
     )
+
+
+def refuse_unchecked_code(request: HttpRequest, form: BaseForm, user: AbstractBaseUser) -> None:
+    """Record a code that was not checked, because too many before it were wrong. allauth reports the checked ones."""
+    if form.has_error("code", "too_many_login_attempts"):
+        told = "Too many codes were wrong; this one was not checked."
+        refuse(request, TooMany(told, retry_after=300), user)
 
 
 def _person_called(name: Any) -> AbstractBaseUser | None:

@@ -16,7 +16,7 @@ from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse
 
 from controlplane.access.sign_in import company, passkeys
-from controlplane.access.sign_in.adapters import refuse
+from controlplane.access.sign_in.adapters import refuse, refuse_unchecked_code
 from controlplane.access.sign_in.frames import Framed
 from controlplane.core.errors import SignInFailed
 
@@ -53,8 +53,10 @@ class SecondFactorView(Framed, mfa.AuthenticateView):  # type: ignore[misc]
         return {**found, **has, **passkeys.for_the_script(found)}
 
     def form_invalid(self, form: forms.BaseForm) -> HttpResponse:
-        if form is self.webauthn_form:  # a wrong code is reported by allauth's signal
+        if form is self.webauthn_form:
             passkeys.failed(self.request, self.stage.login.user)
+        else:
+            refuse_unchecked_code(self.request, form, self.stage.login.user)
         page: HttpResponse = super().form_invalid(form)
         return page
 

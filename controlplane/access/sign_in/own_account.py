@@ -17,6 +17,7 @@ from django.utils.decorators import method_decorator
 from django.views.generic import FormView
 
 from controlplane.access.sign_in import company
+from controlplane.access.sign_in.adapters import refuse_unchecked_code
 from controlplane.access.sign_in.frames import Framed, Sheet
 from controlplane.core.errors import Conflict
 
@@ -45,6 +46,13 @@ class ConfirmCodeView(Sheet, mfa.ReauthenticateView):  # type: ignore[misc]
     title = "Confirm that it is you"
     about = "This change requires a code from your authenticator app, or a recovery code."
     button = "Confirm"
+
+    def form_invalid(self, form: forms.BaseForm) -> HttpResponse:
+        user = self.request.user
+        assert isinstance(user, User)  # noqa: S101 — the view requires a session
+        refuse_unchecked_code(self.request, form, user)
+        page: HttpResponse = super().form_invalid(form)
+        return page
 
 
 class TurnOnTotpView(Sheet, totp.ActivateTOTPView):  # type: ignore[misc]
