@@ -52,6 +52,7 @@ FRAME: dict[str, tuple[int, str]] = {
     "console/login/passkey/": (302, "leads to where one signs in; a script gets a challenge"),
     "console/account/confirm-passkey/": (302, "of one's own account"),
     "console/account/passkeys/": (302, "leads to one's own account"),
+    "console/account/password/set/": (302, "leads to one's own account"),
     "console/account/passkeys/add/": (302, "of one's own account"),
     "console/account/passkeys/<int:pk>/remove/": (302, "of one's own account"),
     "console/account/totp/on/": (302, "of one's own account"),
