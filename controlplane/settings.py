@@ -228,8 +228,7 @@ MFA_TOTP_TOLERANCE = 1  # steps of 30 s by which a phone's clock may be off
 REQUIRE_SECOND_FACTOR = env.bool("REQUIRE_SECOND_FACTOR", default=False)
 # The company's OpenID Connect provider; off without an issuer.
 OIDC_ISSUER = env.str("OIDC_ISSUER", default="")
-# Earlier addresses of the same provider: people who joined there keep their accounts.
-OIDC_FORMER_ISSUERS = env.list("OIDC_FORMER_ISSUERS", default=[])
+OIDC_FORMER_ISSUERS = env.list("OIDC_FORMER_ISSUERS", default=[])  # earlier addresses of the same provider
 OIDC_CLIENT_ID = env.str("OIDC_CLIENT_ID", default="")
 OIDC_CLIENT_SECRET = env.str("OIDC_CLIENT_SECRET", default="")
 OIDC_NAME = env.str("OIDC_NAME", default="your company's account")

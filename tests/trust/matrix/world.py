@@ -46,7 +46,7 @@ class World:
 
 
 def make() -> World:
-    maria, ben = _actor("maria"), _actor("ben", "approver")
+    maria, ben = _actor("maria", "admin"), _actor("ben", "approver")
     team = access.create_team("support", actor=SYSTEM)
     world = World(team, policies.register_environment("production", actor=SYSTEM, four_eyes=True))
     policies.register_environment("staging", actor=SYSTEM, four_eyes=False)
