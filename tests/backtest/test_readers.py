@@ -226,6 +226,19 @@ def test_a_wrong_mapping_is_explained(tmp_path: Path, text: str, says: str) -> N
         tasks_of(table, mapping=str(written(tmp_path, "m.yaml", text)))
 
 
+def test_rows_that_all_differ_do_not_resolve_a_large_mapping_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: 4 MiB of JSON lines and a mapping of 4,000 models kept a worker busy for half an hour."""
+    monkeypatch.setattr("rollout_app.backtest.readers.table._MOST_RESOLVED", 5_000)
+    many = "".join(f"  m{number}: {{success: s}}\n" for number in range(1_000))
+    mapping = str(written(tmp_path, "m.yaml", f"models:\n{many}"))
+    rows = [{"s": 1, f"c{number}": 1} for number in range(10)]
+    assert len(tasks_of(lines(tmp_path, *rows[:5]), mapping=mapping)) == 5
+    with pytest.raises(ValueError, match=r"log.jsonl: its rows have too many different sets of columns"):
+        tasks_of(lines(tmp_path, *rows), mapping=mapping)
+
+
 def test_a_missing_column_is_named(tmp_path: Path) -> None:
     mapping = written(tmp_path, "m.yaml", "models: {a/b: {success: ok}}")
     with pytest.raises(UnreadableTasks, match="column ok: the mapping names it"):

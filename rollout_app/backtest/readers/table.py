@@ -26,6 +26,8 @@ from rollout_app.backtest.tasks import Answer, Task
 Values = Sequence[Any]
 Figure = Callable[[Values], Any]  # of a row; raises ValueError if it cannot be read
 _MOST_LAYOUTS = 1_000  # JSON rows may have different keys
+_MOST_KEPT = 50_000  # mapped models and inputs of the layouts in memory: about 1 kB each
+_MOST_RESOLVED = 3_000_000  # mapped models and inputs, for all layouts together: half a minute
 _NO_MODEL_AFTER = 10_000  # rows: if no model was named by then, it is not a table of tasks
 
 
@@ -45,12 +47,19 @@ def read_table(
     absent = _named(mapping) if mapping is not None else set()
     layouts: dict[Columns, _Layout] = {}
     graded = mapping is not None
-    number = 0
+    size = 0 if mapping is None else len(mapping.models) + len(mapping.request) + len(mapping.attributes)
+    number = resolved = 0
+    most = min(_MOST_LAYOUTS, _MOST_KEPT // (size or 1))
     for number, columns, row in records:
         layout = layouts.get(columns)
         if layout is None:
-            if len(layouts) >= _MOST_LAYOUTS:
+            if len(layouts) >= most:
                 layouts.clear()
+            if (resolved := resolved + size) > _MOST_RESOLVED:
+                raise ValueError(
+                    f"{source}: its rows have too many different sets of columns for so large a mapping. "
+                    "Give all rows the same columns, as in CSV."
+                )
             layout = layouts[columns] = _Layout(mapping or own_names(columns), columns, prices or {})
             absent -= set(columns)
             graded = graded or layout.graded
