@@ -257,6 +257,17 @@ def test_it_skips_rollouts_without_new_outcomes() -> None:
 SMALL = "openai/gpt-4o-mini"
 
 
+def test_it_holds_with_the_reason_when_a_model_was_disabled() -> None:
+    plan = [PLAN[0], {"mode": "percentage", "share_pcm": 50_000, "min_minutes": 0}, PLAN[1]]
+    rollout, _ = running(0.92, minutes=60, plan=plan)
+    Rollout.objects.update(stage_entered_at=clock.now() - timedelta(hours=5))
+    Model.objects.filter(name=SMALL).update(enabled=False)
+    assert reconcile.reconcile(rollout.pk) == "hold"
+    row = Rollout.objects.get(pk=rollout.pk)
+    assert (row.state, row.stage, row.hold_code) == ("running", rollout.stage, "conflict")
+    assert f"uses {SMALL}, which is disabled in the catalogue: enable it" in row.hold_sentence
+
+
 @pytest.mark.parametrize(
     ("unknown", "says"),
     [
