@@ -11,7 +11,7 @@ from django.conf import settings
 
 from pointsman.errors import PointsmanError as ClientError
 from pointsman.reporting import limits
-from pointsman.reporting.consistency import NEWEST
+from pointsman.reporting.consistency import is_ahead
 from pointsman.token import DecisionToken
 from rollout_app.models import Feedback
 from rollout_app.outcomes import contributions
@@ -22,6 +22,7 @@ from rollout_app.outcomes.store import Grade
 _LATEST = 253_402_300_799  # the last second of the year 9999
 _UNSTORABLE = re.compile("[\\0\ud800-\udfff]")  # NUL and lone surrogates: no database stores them as text
 OLDEST = timedelta(days=28)  # feedback on older tasks is stored but grades nothing
+FARTHEST = timedelta(days=1)  # ahead: no machine's clock, but a token that somebody made
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,16 @@ def _is_plausible(token: DecisionToken) -> bool:
     )
 
 
+def minute_of(token: DecisionToken) -> datetime:
+    """Return the minute in which the task counts."""
+    return datetime.fromtimestamp(token.at - token.at % 60, UTC)
+
+
+def is_grade(item: FeedbackItem, workload: GradedWorkload) -> bool:
+    """Return whether the item grades its task."""
+    return item.kind == workload.signal and item.success is not None
+
+
 def grade(
     environment: int,
     item: FeedbackItem,
@@ -95,10 +106,10 @@ def grade(
         model=token.model,
         at=now,
     )
-    moment = datetime.fromtimestamp(token.at, UTC)
-    if item.kind != workload.signal or item.success is None or not _oldest(now) <= moment <= now + NEWEST:
+    minute, success = minute_of(token), item.success
+    if success is None or not is_grade(item, workload) or minute < _oldest(now) or is_ahead(minute, now):
         return Grade(row, ())
-    return Grade(row, _changes(environment, item.success, token, workload, cap, moment))
+    return Grade(row, _changes(environment, success, token, workload, cap, minute))
 
 
 def _oldest(now: datetime) -> datetime:
@@ -127,13 +138,13 @@ def _changes(
     token: DecisionToken,
     workload: GradedWorkload,
     cap: int | None,
-    moment: datetime,
+    minute: datetime,
 ) -> tuple[Contribution | ArmContribution, ...]:
     """Return the changes that move the task from ungraded to success or failure in the sums of its minute."""
     key = RouteKey(
         environment,
         workload.pk,
-        moment.replace(second=0, microsecond=0),
+        minute,
         token.rollout or "",
         -1 if token.stage is None else token.stage,
         token.arm,

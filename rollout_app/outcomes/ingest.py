@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
 from typing import TypeVar
@@ -18,6 +19,7 @@ from controlplane.core.threads import close_aged_connections
 from controlplane.web.replies import Reply, Request, json_reply
 from pointsman.reporting import consistency
 from pointsman.reporting.histogram import index
+from pointsman.token import DecisionToken
 from policies_app.fleet.buffer import FleetBuffer
 from policies_app.snapshots.cache import SnapshotCache
 from policies_app.snapshots.compiled import assignment_of
@@ -28,6 +30,7 @@ from rollout_app.outcomes.group_commit import GroupCommit, Load
 from rollout_app.outcomes.lookups import KnownNames, Named
 from rollout_app.outcomes.reported import ReportedTasks
 from rollout_app.outcomes.schemas import (
+    FeedbackItem,
     Problem,
     ReportedBucket,
     ReportedCells,
@@ -147,6 +150,7 @@ class Ingest:
         decoded = [(number, token) for number, token in enumerate(tokens) if token is not None]
         named = [("feedback", *item) for item in decoded]
         await self._refuse_unknown("feedback", request.caller, environment, named, problems)
+        self._refuse_grades_ahead(items, decoded, now)
         caps = await self._cost_caps(token.rollout for _, token in decoded)
         grades = [
             feedback.grade(
@@ -264,6 +268,33 @@ class Ingest:
             retry_after=CLOCK_RETRY_S,
             server_time=now.isoformat(timespec="seconds"),
         )
+
+    def _refuse_grades_ahead(
+        self, items: Sequence[FeedbackItem], decoded: Iterable[tuple[int, DecisionToken]], now: datetime
+    ) -> None:
+        """Raise for grades of tasks whose minute is ahead, and name them: the sums do not have that minute yet.
+
+        The clock may be that of another router, so this one is not blamed. A token is not authenticated, so one far
+        ahead is refused for good instead of being sent again until then.
+        """
+        minutes = {
+            number: minute
+            for number, token in decoded
+            if feedback.is_grade(items[number], self._graded(token.workload))
+            and consistency.is_ahead(minute := feedback.minute_of(token), now)
+        }
+        ahead = "the task is ahead of the control plane's clock"
+        if never := [number for number, minute in minutes.items() if minute > now + feedback.FARTHEST]:
+            wrong = [Problem(n, "decision_id", f"{ahead} by more than a day", "feedback") for n in never]
+            raise refusal("feedback", wrong)
+        if minutes:
+            raise ClockAhead(
+                f"{len(minutes)} of the feedback cannot grade yet: {ahead} by more than 5 minutes. Send the "
+                "others, and these again later.",
+                problems=[asdict(Problem(n, "decision_id", ahead, "feedback")) for n in minutes],
+                retry_after=CLOCK_RETRY_S,
+                server_time=now.isoformat(timespec="seconds"),
+            )
 
     def _of_bucket(self, environment: int, bucket: ReportedBucket, *, tracked: bool) -> Contribution:
         key = RouteKey(*self._arm_key(environment, bucket), bucket.endpoint, bucket.rule, bucket.model)

@@ -1,6 +1,7 @@
 """Feedback is kept until it is acknowledged: in memory, in the spool, within limits."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from pointsman import Pace
 from pointsman.reporting.batch import feedback_batch
 from pointsman.reporting.feedback import FeedbackQueue
 from pointsman.reporting.spool import Spool
-from pointsman.testing import FakeControlPlane
+from pointsman.testing import FakeControlPlane, Reply, Request
+from pointsman.testing.server import problem
+from tests.client.watching import eventually
 
 PATIENT = Pace(first_poll_within=0, flush_every=60, stop_within=20)
 
@@ -174,3 +177,54 @@ def test_a_router_without_a_spool_counts_what_it_could_not_send(plane: FakeContr
     with plane.outage():
         router.close()
     assert router.status()["feedback_dropped"] == 1
+
+
+def clock_ahead(*indexes: int) -> Reply:
+    named = [{"list": "feedback", "index": n, "field": "decision_id", "message": "ahead"} for n in indexes]
+    return problem(503, "clock_ahead", server_time=datetime.now(UTC).isoformat(), problems=named)
+
+
+def test_feedback_on_a_task_ahead_of_the_clock_waits_and_the_rest_does_not(
+    plane: FakeControlPlane, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A token may come from another machine, whose clock is ahead. It must not stop the feedback on other tasks."""
+    monkeypatch.setattr("pointsman.reporting.sender._SET_ASIDE_S", (0.2, 3_600.0))
+    ahead, taken = {"1.3", "1.7"}, list[str]()
+
+    def answer(request: Request, reply: Reply) -> Reply:
+        if not request.path.endswith("/feedback"):
+            return reply
+        said = [item["decision_id"] for item in request.json()["feedback"]]
+        if found := [n for n, one in enumerate(said) if one in ahead]:
+            return clock_ahead(*found)
+        taken.extend(said)
+        return reply
+
+    plane.tamper = answer
+    with plane.router() as router:
+        for number in range(10):
+            router.feedback(f"1.{number}", "downstream", success=True)
+        assert plane.wait_for(lambda: len(taken) == 8)
+        assert eventually(lambda: router.status()["feedback_waiting"] == 2)
+        assert router.status()["sending_error"] is None
+        ahead.clear()
+        assert plane.wait_for(lambda: len(taken) == 10)
+        assert eventually(lambda: router.status()["feedback_waiting"] == 0)
+    assert sorted(taken) == [f"1.{number}" for number in range(10)]
+    assert [line for line in caplog.messages if "whose clock was ahead" in line] != []
+
+
+def test_it_divides_a_batch_by_the_items_named() -> None:
+    queue = FeedbackQueue()
+    for number in range(5):
+        queue.put(word(number))
+    queue.seal()
+    batch = queue.oldest()
+    assert batch is not None
+    assert not queue.set_aside(batch, {5, -1}, 60), "none of them is in it"
+    assert queue.set_aside(batch, {1, 4}, 60)
+    rest = queue.oldest()
+    assert rest is not None
+    assert json.loads(rest.body)["feedback"] == [word(number) for number in (0, 2, 3)]
+    queue.accept(rest)
+    assert (queue.oldest(), len(queue)) == (None, 2)

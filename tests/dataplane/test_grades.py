@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from pointsman.reporting import consistency
 from pointsman.token import DecisionToken
+from policies_app.fleet.buffer import FleetBuffer
 from policies_app.models import Workload
 from rollout_app.models import ArmTotals, DeferredGroup, Feedback, OutcomeBucket
 from rollout_app.outcomes import feedback, store
@@ -111,13 +113,61 @@ def test_a_grade_counts_in_the_minute_of_its_decision(plane: Plane, served: Serv
     assert ArmTotals.objects.get().minute == at.replace(second=0, microsecond=0)
 
 
-@pytest.mark.parametrize("away", [timedelta(days=-29), timedelta(minutes=7)])
-def test_a_grade_of_a_minute_out_of_reach_is_stored_but_not_counted(
-    plane: Plane, served: Served, away: timedelta
-) -> None:
-    at = datetime.now(UTC) + away
+def test_a_grade_of_a_minute_long_past_is_stored_but_not_counted(plane: Plane, served: Served) -> None:
+    at = datetime.now(UTC) - timedelta(days=29)
     say(plane, served, review(decision(served, 1, at=int(at.timestamp())), True))
     assert (ArmTotals.objects.exists(), Feedback.objects.count()) == (False, 1)
+
+
+def decided_in(served: Served, number: int, ahead: timedelta) -> str:
+    return decision(served, number, at=int((datetime.now(UTC) + ahead).timestamp()))
+
+
+def test_a_grade_of_a_task_ahead_of_the_clock_is_refused_for_now(
+    plane: Plane, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was accepted, graded nothing, and took the place of the grade for ever."""
+    blamed: list[Any] = []
+    monkeypatch.setattr(FleetBuffer, "reported_ahead", lambda *given: blamed.append(given))
+    words = [review(decision(served, 1), True), review(decided_in(served, 2, timedelta(minutes=8)), True)]
+    answer = plane.post(FEEDBACK, served.key, {"feedback": words}, pointsman_router="r-1")
+    assert (answer.status, answer.code, answer.headers["retry-after"]) == (503, "clock_ahead", "30")
+    assert datetime.fromisoformat(answer.json()["server_time"])
+    assert [(each["list"], each["index"]) for each in answer.json()["problems"]] == [("feedback", 1)]
+    assert not Feedback.objects.exists()
+    say(plane, served, words[0])
+    assert grades() == (0, 1, 0, -1)
+    assert blamed == [], "another router may have decided"
+
+
+def test_a_grade_of_a_task_more_than_a_day_ahead_is_refused(plane: Plane, served: Served) -> None:
+    """Anybody can make a token: one of next year must not keep a router's feedback until then."""
+    words = [review(decided_in(served, n, timedelta(hours=h)), True) for n, h in enumerate((1, 25, 9_000))]
+    answer = plane.post(FEEDBACK, served.key, {"feedback": words})
+    problems = [(each["index"], each["field"]) for each in answer.json()["problems"]]
+    assert (answer.status, problems) == (422, [(1, "decision_id"), (2, "decision_id")])
+
+
+@pytest.mark.parametrize("change", [{"success": None}, {"kind": "satisfaction"}])
+def test_other_feedback_on_a_task_ahead_of_the_clock_is_stored(
+    plane: Plane, served: Served, change: dict[str, Any]
+) -> None:
+    say(plane, served, review(decided_in(served, 1, timedelta(minutes=8)), True) | change)
+    assert Feedback.objects.count() == 1
+
+
+@pytest.mark.parametrize(("second", "ahead"), [(59, False), (60, True)])
+def test_a_grade_is_accepted_exactly_when_its_tasks_batch_is(
+    served: Served, second: int, ahead: bool
+) -> None:
+    """The batch has only the minute, which may be accepted although the second of the decision is ahead."""
+    now = NOW.replace(second=0, microsecond=0)
+    at = int((now + timedelta(minutes=5, seconds=second)).timestamp())
+    token = DecisionToken.decode(decision(served, 1, at=at))
+    assert consistency.is_ahead(feedback.minute_of(token), now) is ahead
+    workload = GradedWorkload(served.assignment.workload_id, "human_review")
+    item = FeedbackItem(token.encode(), "human_review", True)
+    assert bool(feedback.grade(served.environment.pk, item, token, workload, None, now).changes) is not ahead
 
 
 @pytest.mark.parametrize(("days", "counted"), [(11, True), (13, False)])

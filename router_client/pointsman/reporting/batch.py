@@ -111,12 +111,27 @@ class FeedbackBatch:
 
     def halves(self) -> list[FeedbackBatch]:
         """Split the items in two, to find the one that is refused; empty if there is only one."""
-        items = [_encode(item) for item in json.loads(self.body)["feedback"]]
-        middle = len(items) // 2
-        if not middle:
+        middle = self.count // 2
+        first, second = self._parts(set(range(middle)))
+        if not first:
             return []
-        parts = {"first half": items[:middle], "second half": items[middle:]}
-        return [feedback_batch(part, _child(self.id, name)) for name, part in parts.items()]
+        return [
+            feedback_batch(first, _child(self.id, "first half")),
+            feedback_batch(second, _child(self.id, "second half")),
+        ]
+
+    def divided(self, numbers: set[int]) -> tuple[FeedbackBatch | None, FeedbackBatch | None]:
+        """Return the items with these indexes and the others, each None if there are none."""
+        parts = self._parts(numbers)
+        if not all(parts):
+            return (self, None) if parts[0] else (None, self)
+        named, others = (_child(self.id, f"{name} {sorted(numbers)}") for name in ("only", "without"))
+        return feedback_batch(parts[0], named), feedback_batch(parts[1], others)
+
+    def _parts(self, numbers: set[int]) -> tuple[list[bytes], list[bytes]]:
+        items = [_encode(item) for item in json.loads(self.body)["feedback"]]
+        named = [item for n, item in enumerate(items) if n in numbers]
+        return named, [item for n, item in enumerate(items) if n not in numbers]
 
 
 def feedback_batch(items: Sequence[bytes], batch_id: str) -> FeedbackBatch:

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from pointsman.logs import log
 from pointsman.reporting.batch import MAX_BYTES, FeedbackBatch, feedback_batch
 from pointsman.reporting.outbox import Outbox
 from pointsman.reporting.spool import FeedbackSpool
@@ -82,6 +83,20 @@ class FeedbackQueue:
         dropped = 0 if halves else batch.count
         self._dropped += dropped
         return dropped
+
+    def set_aside(self, batch: FeedbackBatch, numbers: set[int], seconds: float) -> bool:
+        """Let the other items of a batch pass those with these indexes. Return whether it has any of them."""
+        named, others = batch.divided(numbers)
+        if named is None:
+            return False
+        if others is not None:
+            self._outbox.replace(batch, [named, others])
+        if self._outbox.postpone(named, seconds):
+            log.warning(
+                "feedback on %d tasks waits: they were decided on a machine whose clock was ahead",
+                named.count,
+            )
+        return True
 
     def is_free(self, within_s: float) -> bool:
         """Return whether no call is under way. One stays under way if a signal handler that interrupted it asks."""

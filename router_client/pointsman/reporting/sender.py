@@ -8,7 +8,7 @@ from datetime import datetime
 from time import monotonic, time
 
 from pointsman.logs import log
-from pointsman.reporting.batch import Batch
+from pointsman.reporting.batch import Batch, FeedbackBatch
 from pointsman.reporting.feedback import FeedbackQueue
 from pointsman.reporting.limits import COMMITTED
 from pointsman.reporting.outcomes import OutcomeBuffer
@@ -137,7 +137,7 @@ class Sender:
             elif answer.status == 413 or answer.refuses_body:
                 if dropped := self._feedback.refuse(batch):
                     log.warning("%d feedback refused: %s", dropped, answer.describe())
-            else:
+            elif not self._set_feedback_aside(batch, answer):
                 return self._kept("feedback", answer)
         failed = self._backoff.failures
         self._backoff.success()
@@ -145,6 +145,18 @@ class Sender:
         if failed:
             self.got_through()
         return 0.0
+
+    def _set_feedback_aside(self, batch: FeedbackBatch, answer: Answer) -> bool:
+        """Let the others pass the feedback on tasks ahead of the control plane's clock, which names it.
+
+        They may be another machine's tasks, so this clock may be right. Without names, everything waits.
+        """
+        if _clock_ahead(answer) is None:
+            return False
+        ahead = {number for member, number in answer.bad_entries if member == "feedback"}
+        least, most = _SET_ASIDE_S
+        wait_s = min(max(answer.retry_after_s or 0.0, least), most)
+        return self._feedback.set_aside(batch, ahead, wait_s)
 
     async def _send_samples(self, transport: Transport) -> None:
         """Send each message once, after everything else got through. Whatever happens to them, nothing waits for it."""
