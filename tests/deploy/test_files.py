@@ -173,6 +173,27 @@ def test_the_documents_that_the_files_name_exist() -> None:
     assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
 
 
+@pytest.mark.parametrize("page", ["operate.md", "restore.md"])
+def test_the_backup_names_every_file_of_the_instance(page: str) -> None:
+    """Without them a restored instance signs with another key, and cannot read what it encrypted."""
+    text = (ROOT / "docs" / "how-to" / page).read_text()
+    files = ("secret-key", "signing-key", "signing-key.retired", "checkpoints", "served.json")
+    assert [name for name in (*files, "SECRET_KEY", "POINTSMAN_SIGNING_KEY") if f"`{name}`" not in text] == []
+
+
+def test_an_upgrade_stops_every_process_and_starts_it_again() -> None:
+    text = (ROOT / "docs" / "how-to" / "operate.md").read_text()
+    deployments = [document for _, document in deployment.documents() if document["kind"] == "Deployment"]
+    names = [document["metadata"]["name"] for document in deployments]
+    (scaled,) = re.findall(r"^kubectl scale deployment (.*) --replicas=0$", text, re.MULTILINE)
+    assert sorted(scaled.split()) == sorted(names)
+    assert all(document["spec"]["replicas"] for document in deployments), "`apply` would leave them at 0"
+    (selected,) = re.findall(r"component in \((.*)\)'", text)
+    labels = {d["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/component"] for d in deployments}
+    assert set(selected.split(",")) == labels
+    assert re.search(r"^docker compose stop gateway worker beat$", text, re.MULTILINE)
+
+
 def _metrics_named(text: str) -> set[str]:
     return {name.removesuffix("_bucket") for name in re.findall(r"pointsman_[a-z_]+", text)}
 

@@ -11,6 +11,7 @@ from controlplane.core import clock
 from controlplane.core.actors import SYSTEM
 from controlplane.notifications import actions, delivery, events, outbox
 from controlplane.notifications.models import Delivery, Notification, Receiver
+from controlplane.notifications.sending import Outcome
 from tests.support.receivers import Listener, status
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def test_a_backlog_is_given_up_with_its_receiver(
 def _fail_once() -> None:
     """Make one attempt, as `run_due` does, without the network."""
     for claimed in delivery._claim([], 16):
-        delivery._keep(claimed, delivery.Outcome(False, "no", 500))
+        delivery._keep(claimed, Outcome(False, "no", 500))
 
 
 def test_what_waited_while_nothing_was_sent_gets_its_attempts(
@@ -129,7 +130,7 @@ def test_a_receiver_gets_one_attempt_at_a_time_from_all_processes(
     assert not delivery._take(second, clock.now()), (
         "it has read the waiting ones before the first was claimed"
     )
-    delivery._keep(first, delivery.Outcome(True, ""))
+    delivery._keep(first, Outcome(True, ""))
     assert [claimed.pk for claimed in delivery._claim([], 16)] == [second.pk]
     stopped_clock.shift(delivery.CLAIMED_S + 1)  # that process died
     assert [claimed.pk for claimed in delivery._claim([], 16)] == [second.pk]
