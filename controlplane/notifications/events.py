@@ -1,7 +1,15 @@
 """The types of notifications, each with the description that people choose it by."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
+
+from django.core.exceptions import ValidationError
+
+from controlplane.audit import sentences
+from controlplane.audit.models import Entry
+
+log = logging.getLogger(__name__)
 
 ROLLED_BACK = "rollout.rolled_back"
 HELD = "rollout.held"
@@ -34,23 +42,45 @@ _BACK = {
 }
 
 
-def of_entry(body: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Return the notification's type and sentence for an audit entry, or None if the entry is not reported."""
+def of_entry(entry: Entry, body: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the type and the sentence of each notification about an audit entry; none if it is not reported."""
     if body["outcome"] != "done":
-        return None
+        return []
     action, who = body["action"], body["actor"]["label"]
-    subject = _subject(body)
     changed = {change["path"]: change for change in body["diff"]}
     if action.endswith(".break_glass"):
-        return BREAK_GLASS, f"{who} bypassed the approval of {subject} (break-glass)."
-    if (done := _BACK.get(action)) is not None:
-        return ROLLED_BACK, done.format(rollout=_capitalized(subject), who=who)
-    if action == "change.request" or changed.get("/state", {}).get("after") == "awaiting_approval":
-        return APPROVAL_WAITS, f"{_capitalized(subject)} waits for an approval, requested by {who}."
-    if action == "environment.edit" and "/four_eyes" in changed:
+        told = [(BREAK_GLASS, f"{_sentence(entry)}{_given(body, changed)} (break-glass).")]
+    elif (done := _BACK.get(action)) is not None:
+        told = [(ROLLED_BACK, done.format(rollout=_capitalized(_subject(body)), who=who))]
+    elif action == "change.request":
+        told = [(APPROVAL_WAITS, f"{_sentence(entry)}, which waits for an approval.")]
+    elif changed.get("/state", {}).get("after") == "awaiting_approval":
+        waits = f"{_capitalized(_subject(body))} waits for an approval, requested by {who}."
+        told = [(APPROVAL_WAITS, waits)]
+    else:
+        told = []
+    if action in ("environment.edit", "environment.break_glass") and "/four_eyes" in changed:
         way = "on" if changed["/four_eyes"].get("after") else "off"
-        return FOUR_EYES, f"Four eyes are {way} in {body['environment'] or subject}, switched by {who}."
-    return None
+        where = body["environment"] or body["target"]["id"]
+        told.append((FOUR_EYES, f"Four eyes are {way} in {where}, switched by {who}."))
+    return told
+
+
+def _sentence(entry: Entry) -> str:
+    """Return the sentence of the audit page, which names people, versions and changes instead of their ids."""
+    try:
+        return sentences.told([entry])[0][1]
+    except (LookupError, TypeError, ValueError, ValidationError):  # no name may stop the action itself
+        log.exception("the names for entry %d cannot be read", entry.seq)
+        return sentences.sentence(entry, {})
+
+
+def _given(body: Mapping[str, Any], changed: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return what a break-glass changed, if the sentence does not say it."""
+    if body["action"] == "membership.break_glass":
+        role = changed.get("/role", {}).get("after", "unknown")
+        return f": {role}" if body["environment"] else f": {role} in every environment"
+    return ": four eyes are off" if "/four_eyes" in changed else ""
 
 
 def _capitalized(text: str) -> str:

@@ -15,6 +15,8 @@ _ADDRESSES = {
     "rollout": "/console/rollouts/{}/",
     "workload": "/console/workloads/{}/",
     "environment": "/console/fleet/{}/",
+    "change_request": "/console/changes/{}/",
+    "user": "/console/people/{}/",
 }
 
 

@@ -38,21 +38,18 @@ def emit(type_: str, sentence: str, *, environment: str = "", key: str | None = 
 
 def tell_of_entry(entry: Entry, body: Mapping[str, Any]) -> None:
     """Report an audit entry, in its transaction. A break-glass entry also opens a review."""
-    told = events.of_entry(body)
-    if told is None:
-        return
-    type_, sentence = told
-    if type_ == events.BREAK_GLASS:
-        _open(entry, body)
     names = ("action", "workload", "reason", "target")
-    emit(
-        type_,
-        sentence,
-        environment=body["environment"],
-        actor=body["actor"]["label"],
-        entry=entry.seq,
-        **{name: body[name] for name in names},
-    )
+    for type_, sentence in events.of_entry(entry, body):
+        if type_ == events.BREAK_GLASS:
+            _open(entry, body)
+        emit(
+            type_,
+            sentence,
+            environment=body["environment"],
+            actor=body["actor"]["label"],
+            entry=entry.seq,
+            **{name: body[name] for name in names},
+        )
 
 
 def _open(entry: Entry, body: Mapping[str, Any]) -> None:

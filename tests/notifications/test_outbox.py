@@ -9,13 +9,14 @@ from django.contrib.auth.models import User
 from django.db import transaction
 
 from controlplane.access import actions as access
+from controlplane.access.models import ChangeRequest
 from controlplane.audit import checkpoints, log
 from controlplane.core import clock
 from controlplane.core.actors import SYSTEM, Actor
 from controlplane.core.errors import Conflict, SelfApproval
 from controlplane.core.models import Heartbeat
 from controlplane.core.schedule import ENGINE
-from controlplane.notifications import actions, engine_watch, events
+from controlplane.notifications import actions, engine_watch, events, messages
 from controlplane.notifications.models import BreakGlass, Notification
 from policies_app import actions as policies
 from policies_app.fleet import rejections
@@ -103,9 +104,18 @@ def test_break_glass_is_reported_and_stays_open(production: Environment, summari
     rollout = proposed(summaries, production)
     rollouts.break_glass_start(rollout, actor=actor_of("tom"), reason="the site is down")
     assert told() == [events.APPROVAL_WAITS, events.BREAK_GLASS]
+    assert sentences()[-1] == (
+        "tom started, without approval, v1 → v2 of summaries in production (break-glass)."
+    )
     opened = BreakGlass.objects.get()
     assert (opened.by_label, opened.reason, opened.target_id) == ("tom", "the site is down", str(rollout.pk))
     assert opened.reviewed_at is None
+
+
+def test_a_name_that_cannot_be_read_does_not_stop_the_action() -> None:
+    with transaction.atomic():
+        log.record(actor=SYSTEM, action="rollout.break_glass", target=("rollout", "1"), workload="summaries")
+    assert sentences() == ["Pointsman started, without approval, a rollout of summaries (break-glass)."]
 
 
 def test_switching_four_eyes_off_is_reported(production: Environment) -> None:
@@ -116,7 +126,39 @@ def test_switching_four_eyes_off_is_reported(production: Environment) -> None:
     )
     production.refresh_from_db()
     policies.edit_environment(production, actor=actor_of("ann"), reason="again", four_eyes=True)
-    assert told() == [events.APPROVAL_WAITS, events.BREAK_GLASS, events.FOUR_EYES]
+    assert told() == [events.APPROVAL_WAITS, events.BREAK_GLASS, events.FOUR_EYES, events.FOUR_EYES]
+    assert sentences() == [
+        "ann requested the end of four eyes in production, which waits for an approval.",
+        "ann edited, without approval, environment production: four eyes are off (break-glass).",
+        "Four eyes are off in production, switched by ann.",
+        "Four eyes are on in production, switched by ann.",
+    ]
+
+
+def sentences() -> list[str]:
+    return [row.data["sentence"] for row in Notification.objects.order_by("id")]
+
+
+def test_a_change_that_waits_leads_to_its_page(production: Environment) -> None:
+    Notification.objects.all().delete()
+    request_four_eyes_off(production, actor=actor_of("ann"), reason="a drill")
+    request = ChangeRequest.objects.get()
+    assert messages.address(Notification.objects.get()).endswith(f"/console/changes/{request.pk}/")
+
+
+@pytest.mark.parametrize(
+    ("where", "says"), [("production", " in production: approver"), ("", ": approver in every environment")]
+)
+def test_a_role_given_without_approval_is_named_with_its_person(
+    production: Environment, where: str, says: str
+) -> None:
+    """It said "the user of 3"."""
+    logged_in("eva", "admin")  # who could approve it
+    puppet = User.objects.create(username="puppet")
+    Notification.objects.all().delete()
+    access.grant_role(puppet, "approver", where, actor=actor_of("tom"), reason="now", break_glass=True)
+    assert sentences() == [f"tom gave a role without approval to user puppet{says} (break-glass)."]
+    assert messages.address(Notification.objects.get()).endswith(f"/console/people/{puppet.pk}/")
 
 
 def test_a_checkpoint_is_reported_with_its_note(production: Environment) -> None:
