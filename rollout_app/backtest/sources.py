@@ -33,6 +33,7 @@ class Source:
     grades        for Langfuse: the file of scores
     success_from  the lowest score that is a success
     prices        dollars per million tokens (input, output) by catalogue model, for costs that are not in the file
+    most_mapped   how many models and inputs a mapping may name, each of which takes time in each row; 0: any number
     """
 
     path: str
@@ -43,6 +44,7 @@ class Source:
     grades: str = ""
     success_from: float = 0.5
     prices: Prices = field(default_factory=dict)
+    most_mapped: int = 0
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -91,7 +93,7 @@ def open_tasks(source: Source) -> Iterator[Task]:
         raise ValueError(f"The log {source.log!r} is not supported; use one of {', '.join(LOGS)}.")
     _refuse_unused(source)
     if not source.log:
-        mapping = _mapping(source.mapping)
+        mapping = _mapping(source.mapping, source.most_mapped)
         return read_table(open_records(source.path, problems), name, problems, mapping, source.prices)
     if source.log == "pointsman":
         return (logged.task for logged in open_task_log(source).tasks())
@@ -107,7 +109,7 @@ def open_task_log(source: Source) -> TaskLogFiles:
     return TaskLogFiles.of(source.path, source.grade, source.success_from)
 
 
-def _mapping(path: str) -> TableMapping | None:
+def _mapping(path: str, most: int) -> TableMapping | None:
     if not path:
         return None
     try:
@@ -118,9 +120,15 @@ def _mapping(path: str) -> TableMapping | None:
         else:
             raise ValueError(f"{Path(path).name} is not valid YAML for a mapping: {error}") from None
     try:
-        return read_mapping(document)
+        mapping = read_mapping(document)
     except ValueError as error:
         raise ValueError(f"{Path(path).name}: {error}") from None
+    if most and mapping.size > most:
+        raise ValueError(
+            f"The mapping names {mapping.size:,} models and inputs; at most {most:,} are allowed here. "
+            "`manage.py backtest` has no limit."
+        )
+    return mapping
 
 
 def _reader(source: Source) -> Callable[[], Any]:

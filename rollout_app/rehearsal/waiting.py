@@ -29,6 +29,7 @@ from rollout_app.rehearsal.scenario import RECORDED
 
 MOST_BYTES = 4 * 1024 * 1024  # size of a file of tasks; the server accepts no larger requests
 MOST_WORK = 60_000  # tasks × policies: a few seconds
+MOST_MAPPED = 200  # models and inputs of a mapping
 MOST_COMPARED = 5  # versions in one comparison
 # No compressed files, and so no Parquet: a few kB could expand to gigabytes.
 ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
@@ -140,6 +141,7 @@ def _source(asked: Asked, stack: ExitStack) -> Source:
         grade=asked.grade,
         success_from=asked.success_from,
         prices=asked.prices,
+        most_mapped=MOST_MAPPED,
     )
 
 

@@ -138,6 +138,13 @@ def test_too_much_work_for_a_request_is_refused(workload: Workload) -> None:
     assert isinstance(waiting.run(asked(workload)), Backtest)
 
 
+def test_a_mapping_that_takes_too_long_for_a_request_is_refused(workload: Workload) -> None:
+    """Each row is read once for each model, and 64 kB name 4,000 models."""
+    many = "".join(f"  m{number}: {{success: s}}\n" for number in range(waiting.MOST_MAPPED + 1))
+    with pytest.raises(InvalidInput, match="201 models and inputs; at most 200 are allowed here"):
+        waiting.run(asked(workload, content=b"s\n1\n", mapping=f"models:\n{many}"))
+
+
 def test_the_api_returns_the_same(workload: Workload) -> None:
     caller, path = Caller(), f"workloads/{workload.name}/backtest"
     answer = caller("POST", path, {"versions": [1], "file": {"name": "tasks.csv", "text": TASKS}})

@@ -88,6 +88,11 @@ class TableMapping:
     models: Mapping[str, ModelColumns]
     usd: float = 1.0
 
+    @property
+    def size(self) -> int:
+        """The number of models and inputs that are read from each row."""
+        return len(self.models) + len(self.request) + len(self.attributes)
+
 
 def read_mapping(document: Any) -> TableMapping:
     """Parse the content of a mapping's YAML. Raises `ValueError` that says what is wrong and where."""

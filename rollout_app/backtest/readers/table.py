@@ -47,7 +47,7 @@ def read_table(
     absent = _named(mapping) if mapping is not None else set()
     layouts: dict[Columns, _Layout] = {}
     graded = mapping is not None
-    size = 0 if mapping is None else len(mapping.models) + len(mapping.request) + len(mapping.attributes)
+    size = 0 if mapping is None else mapping.size
     number = resolved = 0
     most = min(_MOST_LAYOUTS, _MOST_KEPT // (size or 1))
     for number, columns, row in records:
