@@ -20,6 +20,7 @@ from policies_app.four_eyes import pages as changes
 from rollout_app.console.ahead import stories_of
 from rollout_app.console.needs import SHOWN, RolloutNeeds, ended_lately, needs
 from rollout_app.console.setup.first_steps import first_steps
+from rollout_app.engine.states import State
 from rollout_app.review.attribution import CellChange, Comparable
 from rollout_app.review.environments import whole_of
 
@@ -78,9 +79,14 @@ def _heading(found: RolloutNeeds, changes: int, engine: EngineSeen, unusual: Ala
         (len(unusual.frozen), "1 environment is frozen", "{} environments are frozen"),
         (len(found.active), "1 rollout under way", "{} rollouts under way"),
         (
-            sum(not rollout.ended_at for rollout, _ in found.mine),
+            sum(rollout.state == State.AWAITING_APPROVAL for rollout, _ in found.mine),
             "1 of your rollouts waits for an approval",
             "{} of your rollouts wait for an approval",
+        ),
+        (
+            sum(rollout.state == State.SCHEDULED for rollout, _ in found.mine),
+            "1 of your rollouts is on hold",
+            "{} of your rollouts are on hold",
         ),
         (own, "1 of your changes waits for an approval", "{} of your changes wait for an approval"),
     ):
@@ -98,7 +104,7 @@ def spend(request: HttpRequest) -> HttpResponse:
     ended = list(ended_lately(request)[: _STORIES + 1])
     context = {
         "weeks": [
-            (e, {"now": week.now, "saved": _saved(week), "more": -(_saved(week) or 0)})
+            (e, {"now": week.now, "before": week.before, "saved": _saved(week), "more": -(_saved(week) or 0)})
             for e, week in weeks
             if week.now.tasks
         ],
@@ -111,8 +117,7 @@ def spend(request: HttpRequest) -> HttpResponse:
 
 def _saved(week: CellChange[None]) -> int | None:
     """Return the nano-US-dollars saved compared with last week's behaviour; None if either week has no known cost."""
-    behaviour = Comparable.of(week, partial=False).known(week.effects).behaviour
-    return None if behaviour is None else -behaviour
+    return week.saved if Comparable.of(week, partial=False).priced else None
 
 
 urlpatterns = [path("", home, name="index"), path("spend/", spend, name="spend")]

@@ -181,7 +181,8 @@ def milliseconds(number: float | None) -> str:
     """Format a duration in milliseconds: 812 → 812 ms, 10000 → 10 s"""
     if number is None:
         return NONE
-    return f"{number / 1000:,.10g}{THIN}s" if number >= 1000 else f"{number:.0f}{THIN}ms"
+    whole = round(number)
+    return f"{whole / 1000:,.10g}{THIN}s" if whole >= 1000 else f"{whole}{THIN}ms"
 
 
 @register.filter

@@ -4,6 +4,7 @@ The criteria for judging a rollout are fixed when it is proposed and hashed into
 between the approval and the start. `controlplane.access.four_eyes` decides who counts as a second person.
 """
 
+from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
@@ -26,7 +27,7 @@ from rollout_app.actions.transitions import (
 )
 from rollout_app.engine.evidence import Stage
 from rollout_app.engine.guardrails import guardrails_for
-from rollout_app.engine.states import APPROVABLE, Event, State, words
+from rollout_app.engine.states import APPROVABLE, ENDED, Event, State, words
 from rollout_app.models import Approval, Rollout
 
 
@@ -184,6 +185,24 @@ def standing_approval(rollout: Rollout, stage: int | None = None) -> Approval | 
     standing = standing_approvals(rollout, stage)
     enough = len(standing) >= four_eyes.approvals_needed(contributors(rollout))
     return standing[-1] if enough else None
+
+
+def counting(rollout: Rollout, approvals: Iterable[Approval]) -> set[int]:
+    """Return the ids of those of a rollout's approvals that count.
+
+    One that is still needed counts while its approver may approve; one that has done its work stays right.
+    """
+    bound = [
+        one for one in approvals if one.withdrawn_at is None and one.binding == binding(rollout, one.stage)
+    ]
+    over = rollout.state in ENDED
+    needed = {
+        one.stage
+        for one in bound
+        if not over and (rollout.started_at is None if one.stage is None else one.stage > rollout.stage)
+    }
+    standing = {one.pk for stage in needed for one in standing_approvals(rollout, stage)}
+    return {one.pk for one in bound if one.stage not in needed or one.pk in standing}
 
 
 def needed_approvals(rollout: Rollout, stage: int | None = None) -> list[Approval]:

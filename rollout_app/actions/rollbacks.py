@@ -9,8 +9,8 @@ from controlplane.core.actors import Actor
 from controlplane.core.ids import uuid7
 from rollout_app.actions.proposals import outline
 from rollout_app.actions.refusals import require
-from rollout_app.actions.stages import CLEARED
 from rollout_app.actions.transitions import (
+    CLEARED,
     audited_transaction,
     loaded,
     locked_now,

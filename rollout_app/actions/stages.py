@@ -9,6 +9,7 @@ from controlplane.core.actors import Actor
 from rollout_app.actions.approvals import as_evidence, fixed_at_proposal, needed_approvals, start_approvals
 from rollout_app.actions.refusals import require
 from rollout_app.actions.transitions import (
+    CLEARED,
     audited_transaction,
     loaded,
     lock_criteria,
@@ -152,10 +153,6 @@ def resume_rollout(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) 
         return move(
             rollout, Event.RESUME, actor=actor, reason=reason, changes={"paused_at": None, "paused_s": paused}
         )
-
-
-# What the page shows of the last evaluation, reset when it no longer applies.
-CLEARED = {"hold_code": "", "hold_sentence": "", "outlook": ""}
 
 
 def _entering(now: datetime) -> dict[str, Any]:

@@ -28,6 +28,8 @@ from rollout_app.engine.states import ACTIVE, Event, IllegalTransition, State, n
 from rollout_app.models import Rollout, Transition
 
 MAX_REASON = 2_000  # characters
+# What the page shows of the last evaluation, reset when it no longer applies.
+CLEARED = {"hold_code": "", "hold_sentence": "", "outlook": ""}
 
 
 def loaded(rollout: "Rollout | UUID | str") -> Rollout:
@@ -107,7 +109,10 @@ def move(
     before = {"state": rollout.state, "stage": rollout.stage, "version": rollout.version}
     after_state = legal(rollout, event)
     after_stage = rollout.stage if stage is None else stage
+    # Only a rollout under way is evaluated again; elsewhere the reason of a hold would outlive its cause.
+    cleared = {} if after_state in (State.RUNNING, State.PAUSED) else CLEARED
     values = {
+        **cleared,
         **(changes or {}),
         "state": after_state,
         "stage": after_stage,

@@ -83,6 +83,7 @@ class ArmComparison:
     lines: list[ComparisonRow]
     charts: list[LineChart]
     any: bool
+    without_shadow: bool = False  # the shadow stage is not compared
 
 
 def compare_arms(rollout: Rollout) -> ArmComparison:
@@ -100,6 +101,7 @@ def compare_arms(rollout: Rollout) -> ArmComparison:
             LineChart("cost", "Cost per success", "nusd", cost),
         ],
         any=any(arm.sums["tasks"] for arm in sums.values()),
+        without_shadow=bool(_rehearsed(rollout)),
     )
 
 
@@ -123,12 +125,19 @@ def _slots(rollout: Rollout) -> dict[int, dict[str, ArmFigures]]:
     if length < _LONG:
         return _sums(rollout, 60)
     seconds = 3_600 if length < 14 * _DAY else _DAY_S
-    return kept_slots(rollout, "arms", seconds, lambda since: _sums(rollout, seconds, since))
+    name = f"arms without {sorted(_rehearsed(rollout))}"
+    return kept_slots(rollout, name, seconds, lambda since: _sums(rollout, seconds, since))
+
+
+def _rehearsed(rollout: Rollout) -> set[int]:
+    """Return the shadow stages that are over. Only the baseline served in them, at other times than both arms since."""
+    return {at for at, stage in enumerate(rollout.stages[: rollout.stage]) if stage["mode"] == "shadow"}
 
 
 def _sums(rollout: Rollout, seconds: int, since: datetime | None = None) -> dict[int, dict[str, ArmFigures]]:
     """Sum the minutes from `since` on. By day, days that were rolled up have their sums already."""
-    rows = ArmTotals.of_rollout(rollout).filter(**({"minute__gte": since} if since else {}))
+    rows = ArmTotals.of_rollout(rollout).exclude(stage__in=_rehearsed(rollout))
+    rows = rows.filter(minute__gte=since) if since else rows
     if seconds != _DAY_S:
         return _of_minutes(rows, seconds)
     days = _rolled_days(rollout, since)
@@ -143,7 +152,8 @@ def _rolled_days(rollout: Rollout, since: datetime | None) -> list[date]:
 
 def _of_days(rollout: Rollout, days: Sequence[date]) -> dict[int, dict[str, ArmFigures]]:
     place = {"environment": rollout.environment, "workload": rollout.workload, "rollout": str(rollout.pk)}
-    rows = DayOutcomes.objects.filter(**place, day__in=days).order_by().values("arm", "day")
+    rows = DayOutcomes.objects.filter(**place, day__in=days).exclude(stage__in=_rehearsed(rollout))
+    rows = rows.order_by().values("arm", "day")
     found: dict[int, dict[str, ArmFigures]] = {}
     for row in rows.annotate(**{f"{n}_": Sum(n) for n in _SUMS if n != "ungraded"}):
         sums: dict[str, Any] = dict(row)

@@ -12,8 +12,9 @@ from controlplane.access.models import Role
 from controlplane.core import clock
 from controlplane.core.errors import NotFound
 from controlplane.web.pages import may, person
+from policies_app.console.lookups import may_edit
 from rollout_app import actions
-from rollout_app.actions.approvals import binding
+from rollout_app.actions.approvals import binding, number_needed, standing_approvals
 from rollout_app.engine.states import Event, State
 from rollout_app.models import Rollout
 
@@ -284,9 +285,22 @@ def why_not(
     environment = rollout.environment
     if not may(request, action.role, environment.name):
         return f"needs the role {action.role.value} in {environment.name}"
+    if action.role is Role.EDITOR and not may_edit(request, rollout.workload):
+        return f"only editors of the team {rollout.workload.owner.name} can do it"
     if action.is_yes and not actions.is_somebody_else(rollout, str(person(request).pk)):
         return "you wrote or proposed it, so somebody else must approve it"
+    if refusal is None and action.is_yes and _has_approved(request, rollout, action):
+        return "you have approved it already; another approver is needed"
     return refusal.sentence.rstrip(".") if refusal else ""
+
+
+def _has_approved(request: HttpRequest, rollout: Rollout, action: RolloutAction) -> bool:
+    """Return whether this person's approval is one of several that are needed."""
+    if number_needed(rollout) < 2:
+        return False
+    stage = None if action.event is Event.APPROVE else next_stage(rollout)
+    own = str(person(request).pk)
+    return any(approval.approver_user_id == own for approval in standing_approvals(rollout, stage))
 
 
 def may_approve(

@@ -29,7 +29,7 @@ from controlplane.web.pages import (
 from policies_app.console.lookups import environment_for, environments_of, may_edit, workload_for
 from policies_app.models import Environment, PolicyVersion, Workload
 from rollout_app import actions, selectors
-from rollout_app.actions.approvals import contributors, number_needed, standing_approvals
+from rollout_app.actions.approvals import contributors, counting, number_needed, standing_approvals
 from rollout_app.blast_radius.radius import went_back
 from rollout_app.console import presenters
 from rollout_app.console.ahead import Ahead, ahead_of, ahead_of_candidate, realised_of
@@ -75,6 +75,12 @@ def rollout_for(request: HttpRequest, pk: UUID, *, role: Role = Role.VIEWER) -> 
 # --- read ---------------------------------------------------------------------------------------------
 
 
+def _may_propose(request: HttpRequest) -> bool:
+    """Return whether this person may propose rollouts of the workload that the list shows; without one, of any."""
+    shown = Workload.objects.filter(name=request.GET.get("workload", "")).first()
+    return shown is None or may_edit(request, shown)
+
+
 @console_view("GET")
 def rollouts(request: HttpRequest) -> HttpResponse:
     must(request, None, permissions.ANYWHERE)
@@ -84,7 +90,7 @@ def rollouts(request: HttpRequest) -> HttpResponse:
         "listed": [(rollout, presenters.served_share(rollout)) for rollout in rows],
         "tabs": [(key, label) for key, (label, _) in _FILTERS.items()],
         "chosen": request.GET.get("show", ""),
-        "may_propose": may(request, Role.EDITOR, permissions.ANYWHERE),
+        "may_propose": may(request, Role.EDITOR, permissions.ANYWHERE) and _may_propose(request),
     }
     return page(request, "rollouts/rollouts.html", context, title="Rollouts")
 
@@ -174,6 +180,7 @@ def _figures(rollout: Rollout) -> dict[str, Any]:
 def _live(request: HttpRequest, rollout: Rollout, approvals: Sequence[Approval]) -> dict[str, Any]:
     offered = offers(request, rollout)
     evidence = presenters.evidence_of(rollout)
+    counted = counting(rollout, approvals)
     return {
         "rollout": rollout,
         "offers": offered,
@@ -187,7 +194,8 @@ def _live(request: HttpRequest, rollout: Rollout, approvals: Sequence[Approval])
         "history": presenters.history(rollout),
         "waits_for_two": _waits_for_two(rollout),
         "approvals": [
-            (approval, approval.binding == actions.binding(rollout, approval.stage)) for approval in approvals
+            (approval, approval.pk in counted, approval.binding == actions.binding(rollout, approval.stage))
+            for approval in approvals
         ],
         "needs_approval": rollout.four_eyes
         or rollout.environment.four_eyes

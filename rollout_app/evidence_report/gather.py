@@ -17,7 +17,7 @@ from controlplane.core.actors import shown
 from controlplane.web.display import percent
 from policies_app.documents.differences import differences
 from policies_app.models import PolicyVersion
-from rollout_app.actions.approvals import binding, number_needed
+from rollout_app.actions.approvals import counting, number_needed
 from rollout_app.blast_radius.answers import radius_answer
 from rollout_app.blast_radius.radius import radius_of
 from rollout_app.blast_radius.shadow_stage import shadow_stage_answer
@@ -115,6 +115,8 @@ def _version(version: PolicyVersion) -> dict[str, Any]:
 
 
 def _who(rollout: Rollout) -> dict[str, Any]:
+    approvals = list(rollout.approvals.order_by("pk"))
+    counted = counting(rollout, approvals)
     return {
         "proposer": rollout.proposer_label,
         "four_eyes": rollout.four_eyes,
@@ -127,10 +129,9 @@ def _who(rollout: Rollout) -> dict[str, Any]:
                 "at": approval.at,
                 "binding": approval.binding,
                 "withdrawn_at": approval.withdrawn_at,
-                "counts": approval.withdrawn_at is None
-                and approval.binding == binding(rollout, approval.stage),
+                "counts": approval.pk in counted,
             }
-            for approval in rollout.approvals.order_by("pk")
+            for approval in approvals
         ],
         "history": [
             {

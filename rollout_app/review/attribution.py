@@ -83,6 +83,7 @@ class CellChange(Generic[K]):
     now: OutcomeSums
     before: OutcomeSums
     effects: CostEffects
+    compared: bool = True  # an endpoint in it has a known cost in both periods
 
     @property
     def success(self) -> float | None:
@@ -91,9 +92,9 @@ class CellChange(Generic[K]):
         return None if now is None or before is None else now - before
 
     @property
-    def saved(self) -> int:
-        """How much less its tasks cost than the same number before, at one mix, in nano-USD."""
-        return -self.effects.behaviour
+    def saved(self) -> int | None:
+        """How much less its tasks cost than the same number before, at one mix, in nano-USD. None: nothing compares."""
+        return -self.effects.behaviour if self.compared else None
 
     @property
     def weight(self) -> float:
@@ -115,7 +116,7 @@ def changes(now: Mapping[K, OutcomeSums], before: Mapping[K, OutcomeSums]) -> li
     """Return every cell of either period. The effects add up to the whole change of cost."""
     growth = _growth(now, before)
     return [
-        CellChange(key, ours, theirs, _effects(ours, theirs, growth))
+        CellChange(key, ours, theirs, _effects(ours, theirs, growth), bool(ours.cost_n and theirs.cost_n))
         for key in {**now, **before}
         for ours, theirs in [(now.get(key, NOTHING), before.get(key, NOTHING))]
     ]
@@ -152,6 +153,7 @@ def joined(key: K, cells: Sequence[CellChange[Any]]) -> CellChange[K]:
         total(cell.now for cell in cells),
         total(cell.before for cell in cells),
         CostEffects(*map(sum, zip(*(cell.effects for cell in cells), strict=True))) if cells else NO_EFFECTS,
+        any(cell.compared for cell in cells),
     )
 
 

@@ -19,7 +19,8 @@ def change_sentence(
         cost = f"{money(cell.now.cost / span.divisor)} {span.words}" if cell.now.cost_n else "cost unknown"
         return f"{who} is new: {cost}, success {_success(cell, bar)}"
     if not cell.now.tasks:
-        return f"{who} had no tasks: {_change(-cell.before.cost, span) if cell.before.cost_n else 'cost unknown'}."
+        before = f"they cost {money(cell.before.cost)}" if cell.before.cost_n else "their cost is unknown"
+        return f"{who} had no tasks in this period; in the one before, {before}."
     moved = (
         f" moved {percent(shift.share, 0)} of its tasks to {shift.model}"
         if _is_shift(shift) and shift

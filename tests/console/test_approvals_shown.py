@@ -5,8 +5,10 @@ from datetime import timedelta
 from django.urls import reverse
 from django.utils import timezone
 
+from controlplane.access.models import Membership
 from policies_app.models import Environment, Workload
 from rollout_app import actions
+from rollout_app.evidence_report.gather import evidence_report
 from rollout_app.models import Rollout
 from tests.support import builders
 from tests.support.pages import text
@@ -39,6 +41,20 @@ def test_the_first_of_two_approvals_is_not_enough(
     page = text(client.post(address, {**form.initial, "reason": "fine"}, follow=True))
     assert "An operator can start it now" not in page and "Another approver must approve it, too." in page
     assert "two approvers are needed; 1 of 2 have approved" in page
+    assert address not in page, "eva has done her part"
+    assert "Waiting for your approval" not in text(client.get(reverse("console:index")))
+    assert "Waiting for your approval" in text(people("ben", "approver").get(reverse("console:index")))
+
+
+def test_an_approval_of_somebody_who_may_no_longer_approve_is_marked(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    rollout = approve(proposed(summaries, production))
+    assert "for exactly this proposal" in shown(people, rollout)
+    Membership.objects.filter(user__username="eva").delete()
+    page = shown(people, rollout)
+    assert "no longer counts" in page and "from somebody who may no longer approve it" in page
+    assert [one["counts"] for one in evidence_report(rollout)["who"]["approvals"]] == [False]
 
 
 def test_an_approved_rollout_with_a_time_waits_for_its_time(

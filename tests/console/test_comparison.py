@@ -18,7 +18,7 @@ def rollout(summaries: Workload, production: Environment) -> Rollout:
     return running(summaries, production)
 
 
-def served(rollout: Rollout, arm: str, at: int = 1, **figures: Any) -> None:
+def served(rollout: Rollout, arm: str, at: int = 1, stage: int = 0, **figures: Any) -> None:
     """Store a minute of an arm: 100 tasks that all succeed, of known cost 1,000 each, except for `figures`."""
     place = {"environment": rollout.environment, "workload": rollout.workload, "rollout": str(rollout.pk)}
     counted = {
@@ -27,7 +27,7 @@ def served(rollout: Rollout, arm: str, at: int = 1, **figures: Any) -> None:
     }  # fmt: skip
     minute = timezone.now().replace(second=0, microsecond=0) - timedelta(minutes=at)
     version = 1 + (arm == "candidate")
-    ArmTotals.objects.create(**place, stage=0, arm=arm, version=version, minute=minute, **counted)
+    ArmTotals.objects.create(**place, stage=stage, arm=arm, version=version, minute=minute, **counted)
 
 
 def lines(compared: ArmComparison) -> dict[str, tuple[str, str, str]]:
@@ -52,6 +52,21 @@ def test_costs_are_those_of_the_tasks_whose_cost_is_known(rollout: Rollout) -> N
     assert found["Unpriced"][2].startswith("+50.0")
     [cost] = [chart for chart in compared.charts if chart.name == "cost"]
     assert [value for line in cost.lines.values() for _, value in line] == [1_000, 1_000]
+
+
+def test_the_shadow_stage_is_no_part_of_the_comparison(rollout: Rollout) -> None:
+    """Only the baseline serves in shadow. A worse hour later looked like a difference between equal arms."""
+    Rollout.objects.filter(pk=rollout.pk).update(stages=[{"mode": "shadow"}, *rollout.stages], stage=0)
+    rollout.refresh_from_db()
+    served(rollout, "baseline", at=30, successes=95, failures=5)
+    assert lines(compare_arms(rollout))["Tasks"][:2] == ("100", "0")
+    Rollout.objects.filter(pk=rollout.pk).update(stage=1)
+    rollout.refresh_from_db()
+    for arm in ("baseline", "candidate"):
+        served(rollout, arm, stage=1, successes=80, failures=20)
+    compared = compare_arms(rollout)
+    assert lines(compared)["Success"][2].startswith("0.0")
+    assert lines(compared)["Tasks"][:2] == ("100", "100") and compared.without_shadow
 
 
 def test_a_grade_without_a_cost_makes_nothing_cheaper(rollout: Rollout) -> None:

@@ -171,6 +171,8 @@ def test_minutes(minutes: float | None, written: str) -> None:
         (10_000, "10 s"),
         (1_500, "1.5 s"),
         (2**31 - 1, "2,147,483.647 s"),
+        (1_613.804385, "1.614 s"),
+        (999.7, "1 s"),
     ],
 )
 def test_milliseconds(number: float | None, written: str) -> None:

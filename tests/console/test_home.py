@@ -19,7 +19,7 @@ from rollout_app import actions
 from rollout_app.models import Rollout
 from tests.support import builders
 from tests.support.pages import text
-from tests.support.people import People, actor_of, proposed, running
+from tests.support.people import People, actor_of, approve, proposed, running
 
 MANY = 21
 
@@ -102,6 +102,16 @@ def test_it_shows_the_persons_own_rollout_that_waits_for_an_approval(
     page = text(people("maria", "editor").get(reverse("console:index")))
     assert "1 of your rollouts waits for an approval" in page and "Yours" in page
     assert "awaiting approval" in page and "All quiet" not in page
+
+
+def test_its_heading_tells_a_hold_from_a_missing_approval(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    Heartbeat.objects.create(job=ENGINE, at=clock.now())
+    rollout = approve(proposed(summaries, production))
+    Rollout.objects.filter(pk=rollout.pk).update(hold_code="conflict", hold_sentence="A model is disabled.")
+    page = text(people("maria", "editor").get(reverse("console:index")))
+    assert "1 of your rollouts is on hold" in page and "waits for an approval" not in page
 
 
 def test_home_lists_a_persons_own_change_that_waits_for_another(

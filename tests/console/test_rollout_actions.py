@@ -129,8 +129,23 @@ def test_its_button_is_shown_if_the_state_allows_it(
     people: People, summaries: Workload, production: Environment, name: str
 ) -> None:
     rollout = in_state(name, summaries, production, by="tom")
-    page = people("tom", ROLLOUT_ACTIONS[name].role).get(reverse("console:rollout", args=[rollout.pk]))
+    tom = people("tom", ROLLOUT_ACTIONS[name].role, team=summaries.owner)
+    page = tom.get(reverse("console:rollout", args=[rollout.pk]))
     assert f'href="{address_of(rollout, name)}"' in page.content.decode()
+
+
+def test_editors_of_another_team_are_offered_nothing_of_it(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    address = reverse("console:rollout", args=[proposed(summaries, production).pk])
+    listed = f"{reverse('console:rollouts')}?workload=summaries"
+    stranger, owner = people("otto", "editor"), people("olga", "editor", team=summaries.owner)
+    for name in ("amend", "cancel"):
+        assert f"/{name}/" not in text(stranger.get(address))
+        assert f"/{name}/" in text(owner.get(address))
+    assert f"only editors of the team {summaries.owner.name} can do it" in text(stranger.get(address))
+    assert "Propose a rollout" not in text(stranger.get(listed))
+    assert "Propose a rollout" in text(owner.get(listed))
 
 
 def test_nobody_can_approve_their_own_proposal(

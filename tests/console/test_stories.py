@@ -175,3 +175,15 @@ def test_a_week_without_known_costs_is_not_free(
     page = stories(people)
     assert "$0.00" not in page and "same as the week before" not in page
     assert "no task has a known cost" in page
+
+
+def test_a_week_of_other_endpoints_is_not_the_same(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    now = _minute(clock.now())
+    outcome(production, summaries, now - timedelta(days=8), endpoint="/v1", cost=1_000_000)
+    outcome(production, summaries, now - timedelta(hours=1), endpoint="/v2", cost=5_000_000)
+    rollups.refresh()
+    page = stories(people)
+    assert "same as the week before" not in page
+    assert "no endpoint has a known cost in both weeks" in page

@@ -137,7 +137,11 @@ def test_its_sentence_names_the_shift_its_cost_and_its_effect_on_success() -> No
             OutcomeSums(),
             "/tickets (team Support) is new: $50.00 a day, success 80.0 % (below the bar of 90.0 %).",
         ),
-        (OutcomeSums(), sums(100, 10**9), "/tickets (team Support) had no tasks: −$50.00 a day."),
+        (
+            OutcomeSums(),
+            sums(100, 10**9),
+            "/tickets (team Support) had no tasks in this period; in the one before, they cost $100.00.",
+        ),
         (
             OutcomeSums(tasks=5, cost_n=5, cost=5),
             OutcomeSums(tasks=5, cost_n=5, cost=5),

@@ -139,7 +139,13 @@ def test_what_is_served_is_the_stage_of_the_plan() -> None:
             rollout = actions.advance_rollout(rollout, actor=BEN, reason="on")
 
 
-@pytest.mark.parametrize("event", [Event.START, Event.ADVANCE, Event.COMPLETE, Event.ROLL_BACK, Event.ABORT])
+@pytest.mark.parametrize(
+    "event",
+    [
+        Event.START, Event.ADVANCE, Event.COMPLETE, Event.ROLL_BACK, Event.ABORT,
+        Event.AMEND, Event.CANCEL, Event.REJECT, Event.APPROVE, Event.WITHDRAW_APPROVAL,
+    ],
+)  # fmt: skip
 def test_a_move_clears_what_the_last_evaluation_showed(event: Event) -> None:
     made, act = MOVES[event]
     rollout = made()

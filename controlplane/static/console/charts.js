@@ -13,7 +13,7 @@
 
   function draw(canvas) {
     const script = document.getElementById(canvas.dataset.chart);
-    if (!script || typeof Chart === "undefined") return;
+    if (!script) return;
     Chart.getChart(canvas)?.destroy();
     const figures = JSON.parse(script.textContent);
     const write = WRITE[figures.unit];
@@ -69,7 +69,12 @@
     });
   }
 
-  const drawAll = (root) => root.querySelectorAll("canvas[data-chart]").forEach(draw);
+  const drawAll = (root) => {
+    if (typeof Chart === "undefined") return;
+    // The charts of canvases that were swapped out: nobody else releases them.
+    for (const chart of Object.values(Chart.instances)) if (!chart.canvas?.isConnected) chart.destroy();
+    root.querySelectorAll("canvas[data-chart]").forEach(draw);
+  };
   addEventListener("DOMContentLoaded", () => {
     drawAll(document);
     new MutationObserver(() => drawAll(document)).observe(document.documentElement, { attributeFilter: ["class"] });

@@ -43,14 +43,17 @@ document.addEventListener("submit", async (event) => {
   if (button) button.disabled = true;
   // A server that does not answer has not refused anything: say so early, but keep waiting, because a backtest takes
   // its time.
+  // The button stays disabled until the page has gone: the second click of a double click would send the form again.
+  let leaving = false;
+  const leave = (to) => { leaving = true; location.assign(to); };
   const silent = setTimeout(() => say(form, "The server has not answered yet. It may still act on this form: look at the page again before you send it twice. Nothing that you typed is lost."), SILENT_AFTER_MS);
   try {
     const answer = await fetch(address, { method: "POST", body, headers: { "X-Pointsman-Form": "1" }, signal: AbortSignal.timeout(GIVE_UP_AFTER_MS) });
     clearTimeout(silent);
     form.querySelector(":scope > [data-said]")?.remove();
     const to = answer.headers.get("X-Pointsman-Location");
-    if (to) return location.assign(to);
-    if (answer.redirected && answer.ok) return location.assign(answer.url);
+    if (to) return leave(to);
+    if (answer.redirected && answer.ok) return leave(answer.url);
     if (answer.status === 401 || answer.headers.has("X-Pointsman-Stale-Form")) return say(form, "You are signed out. Sign in in a new tab, then send this form again: nothing is lost.", "Sign in", "/console/login/");
     if (answer.status >= 500) throw new Error(`the server answered ${answer.status}`);
     if (!(answer.headers.get("Content-Type") || "").includes("text/html")) return keep(answer);
@@ -61,10 +64,15 @@ document.addEventListener("submit", async (event) => {
       : `The form could not be sent (${error.message}). Nothing that you typed is lost: send it again.`);
   } finally {
     clearTimeout(silent);
-    form.removeAttribute("aria-busy");
-    if (button) button.disabled = false;
+    if (!leaving) {
+      form.removeAttribute("aria-busy");
+      if (button) button.disabled = false;
+    }
   }
 });
+
+// Back to a page that the browser kept, with its button still disabled.
+addEventListener("pageshow", (event) => event.persisted && location.reload());
 
 function noteOf(text, link, address) {
   const note = document.createElement("p");
@@ -86,7 +94,8 @@ function say(form, text, link, address) {
 /* A poll or a check found that the person is signed out. Reload, which leads to the login page, unless that would lose
    something typed: then say so, and return true. `signedIn` removes the note after a login in another tab. */
 function signedOut() {
-  if (![...document.querySelectorAll("main :is(input, textarea, select)")].some(isChanged)) {
+  const typed = document.querySelector("main form[data-refused]") || [...document.querySelectorAll("main :is(input, textarea, select)")].some(isChanged);
+  if (!typed) {
     location.reload();
     return false;
   }
@@ -126,6 +135,9 @@ function show(form, address, answer, text) {
   if (!old || !next) return document.location.reload();
   old.replaceWith(next);
   htmx.process(next);
+  // What was typed is the default value of a refused form, so it no longer counts as changed.
+  for (const each of [next, ...next.querySelectorAll("form")])
+    if (each.matches("form") && each.querySelector('[role="alert"], .errorlist')) each.dataset.refused = "";
   if (!inSheet) document.title = page.title;
   next.querySelector('[role="alert"], .errorlist, h1')?.scrollIntoView({ block: "nearest" });
   const wrong = next.querySelector('[aria-invalid="true"]');

@@ -37,7 +37,10 @@
         signedIn();
         if (answer.status !== 304 && !answer.ok) throw new Error(`status ${answer.status}`);
         if (answer.status !== 304) {
-          const complete = this.take(await answer.text());
+          const text = await answer.text();
+          // A proxy's login page, or a page without rights, is not this page's news.
+          if (!text.includes("data-part=")) throw new Error("another page");
+          const complete = this.take(text);
           this.tag = complete ? answer.headers.get("ETag") || "" : "";
         }
         this.ended = answer.status === 286;
@@ -116,7 +119,7 @@
       const waiting = lives.filter((live) => !live.ended);
       const age = Math.max(0, ...waiting.map((live) => Date.now() - live.seen - live.every)) / 1000;
       if (document.hidden || age < OLD_AFTER_S) return note.remove();
-      note.textContent = `Not updated for ${Math.round(age)} s: the server does not answer. What you see may be old; links and buttons work again once it does.`;
+      note.textContent = `Not updated for ${Math.round(age)} s: the server does not answer, or another page answers in its place. What you see may be old; reload the page to see why.`;
       if (!note.isConnected) main.prepend(note);
     }, 1000);
   });
