@@ -1,6 +1,7 @@
 """Complete journeys in a real browser: with a server outage, on a phone, with the keyboard."""
 
 import re
+import time
 from collections.abc import Callable
 
 import pytest
@@ -113,6 +114,54 @@ def test_a_session_that_ends_while_the_page_polls_keeps_the_open_form(
     expect(page.locator("[data-signed-out]")).to_have_count(0)
     page.click("#sheet button:has-text('Pause')")
     expect(page.locator("#head .pm-badge")).to_have_text("paused")
+
+
+def test_a_refused_form_keeps_its_text_when_the_session_ends(as_person: People, summaries: Workload) -> None:
+    rollout = moving(summaries)
+    page = as_person("tom", "operator")
+    session = next(c["name"] for c in page.context.cookies() if c["name"] != "csrftoken")
+    page.goto(f"{page.url}rollouts/{rollout.pk}/")
+    page.click("#head >> text='Pause'")
+    page.fill("#sheet textarea[name=reason]", "half an hour of thought")
+    actions.pause_rollout(rollout, actor=SYSTEM, reason="somebody was faster")
+    page.click("#sheet button:has-text('Pause')")
+    expect(page.locator("#sheet [role=alert]")).to_be_visible()
+    page.context.clear_cookies(name=session)
+    expect(page.locator("[data-signed-out]")).to_contain_text("what you typed stays here")
+    assert page.input_value("#sheet textarea[name=reason]") == "half an hour of thought"
+
+
+def test_another_page_in_place_of_a_poll_is_no_sign_of_life(as_person: People, summaries: Workload) -> None:
+    """A proxy answers with its login page, with status 200."""
+    rollout = moving(summaries)
+    page = as_person("tom", "operator")
+    page.goto(f"{page.url}rollouts/{rollout.pk}/")
+    login = "<h1>Log in</h1>"
+    page.route("**/rollouts/**", lambda route: route.fulfill(content_type="text/html", body=login))
+    expect(page.locator(".pm-stale")).to_contain_text("another page answers in its place", timeout=40_000)
+
+
+def test_a_double_click_sends_a_form_once(as_person: People, summaries: Workload) -> None:
+    rollout = moving(summaries)
+    page = as_person("tom", "operator")
+    page.goto(f"{page.url}rollouts/{rollout.pk}/")
+    page.click("#head >> text='Pause'")
+    page.fill("#sheet textarea[name=reason]", "half an hour of thought")
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url) if request.method == "POST" else None)
+
+    def later(route: Route) -> None:
+        time.sleep(2)  # the second click comes after the answer and before the next page
+        route.continue_()
+
+    page.route(f"**/rollouts/{rollout.pk}/", later)
+    page.evaluate("""() => {
+        const button = [...document.querySelectorAll("#sheet button")].find((b) => b.textContent.includes("Pause"));
+        button.click();
+        setTimeout(() => button.click(), 1_000);
+    }""")
+    expect(page.locator("#head .pm-badge")).to_have_text("paused", timeout=20_000)
+    assert len(sent) == 1
 
 
 def test_every_page_can_be_read_without_scripts(as_person: People, summaries: Workload) -> None:
