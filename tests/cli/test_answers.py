@@ -120,6 +120,7 @@ def test_a_line_break_after_the_key_is_not_sent(
     asked: list[httpx.Request], answered_by: Use, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("POINTSMAN_KEY", "pma_secret\r\n")
+    monkeypatch.setenv("POINTSMAN_URL", "http://plane\n")
     answered_by(lambda request: httpx.Response(200, json={"items": [], "next": None}))
     assert main(["rollout", "list"]) == 0
     assert asked[0].headers["Authorization"] == "Bearer pma_secret"
@@ -136,6 +137,16 @@ def test_a_key_that_cannot_be_sent_is_not_printed(
     said = capsys.readouterr()
     assert said.err == "pointsman: The key contains characters that cannot be sent; copy it again.\n"
     assert asked == []
+
+
+@pytest.mark.parametrize("command", [["pin", "w", "large"], ["unpin", "w"]])
+def test_the_emergency_switch_reads_nothing_first(
+    command: list[str], asked: list[httpx.Request], answered_by: Use
+) -> None:
+    answered_by(lambda request: httpx.Response(200, json={"revision": 7}))
+    assert main([*command, "-e", "production", "-m", "now"]) == 0
+    (request,) = asked
+    assert (request.method, "If-Match" in request.headers) == ("POST", False)
 
 
 def test_the_key_stays_with_the_host_that_was_asked(asked: list[httpx.Request], answered_by: Use) -> None:

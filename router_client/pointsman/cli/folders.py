@@ -80,9 +80,8 @@ def apply(
             output.say(f"{change}: {state}")
             if change.action == "propose":
                 rollouts[answer["id"]] = answer
-        if (
-            start or wait
-        ):  # an earlier run may have proposed a rollout and ended before it could start or follow it
+        if start or wait:
+            # An earlier run may have proposed a rollout and ended before it could start or follow it.
             rollouts |= {one["id"]: one for one in under_way(server, desired)}
         if start:
             for one in rollouts.values():

@@ -37,7 +37,8 @@ class Server:
     """One control plane. Paths are relative to /api/v1; `path` quotes the names in them."""
 
     def __init__(self, address: str, key: str) -> None:
-        key = key.strip()  # a key that was read from a file often ends with a line break
+        # A text that was read from a file often ends with a line break.
+        address, key = address.strip(), key.strip()
         if not (key.isascii() and key.isprintable()):
             raise CliError("The key contains characters that cannot be sent; copy it again.")
         try:
