@@ -54,6 +54,7 @@ def edit_row(
     reason: str,
     guard: Callable[[NamedRow, Mapping[str, Any]], None] | None = None,
     then: Callable[[NamedRow, Mapping[str, Any]], None] | None = None,
+    first: Callable[[], None] | None = None,
     kept: Mapping[str, Any] | None = None,
 ) -> NamedRow:
     """Apply `changes` if the row is still at version `expected` (None: any), and audit the difference. Values that are
@@ -61,10 +62,12 @@ def edit_row(
 
     `guard` receives the locked row before the change and the values that differ from it, and may raise. `then` receives
     the same after the change but before the audit entry, whose lock must come last. `kept` holds further members of
-    that entry.
+    that entry. `first` takes the locks that must come before the row's.
     """
     subject = _audit_subject(row, action)
     with log.attempt(actor=actor, reason=reason, **subject):
+        if first:
+            first()
         # No key changes, so use the weaker lock: it does not block transactions that only refer to the row.
         fresh = type(row)._default_manager.select_for_update(no_key=True).get(pk=row.pk)
         if expected is not None and fresh.version != expected:

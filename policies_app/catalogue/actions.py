@@ -8,7 +8,7 @@ from controlplane.core.actors import Actor
 from controlplane.core.errors import InvalidInput
 from policies_app.audited_rows import create_row, edit_row
 from policies_app.models import PRICES, Model, ModelPrice
-from policies_app.snapshots.revisions import republish_prices
+from policies_app.snapshots.revisions import lock_environments, republish_prices
 
 IMPORTED = ("LiteLLM price map ", "CSV ")  # how `price_source` begins if no person has edited the prices
 _PRICE_FIELDS = frozenset(f"{price}_nusd_per_mtok" for price in PRICES)
@@ -40,7 +40,16 @@ def edit_model(
     priced = any(changes.get(name, price) != price for name, price in stored.items() if name in _PRICE_FIELDS)
     if priced and stored["price_source"].startswith(IMPORTED):
         changes.setdefault("price_source", "")  # set by a person, so that an import keeps it
-    return edit_row(model, "model.edit", changes, expected=expected, actor=actor, reason=reason, then=publish)
+    return edit_row(
+        model,
+        "model.edit",
+        changes,
+        expected=expected,
+        actor=actor,
+        reason=reason,
+        then=publish,
+        first=lock_environments,
+    )
 
 
 def _refuse_bad_quality(fields: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from policies_app.catalogue.actions import IMPORTED, add_model, edit_model
 from policies_app.catalogue.price_files import ListedModel, PriceList
 from policies_app.catalogue.usage import used_in
 from policies_app.models import Assignment, Model
+from policies_app.snapshots.revisions import lock_environments
 
 MOST_WRITTEN = 500  # models per import: each needs an audit entry, all in one transaction
 
@@ -78,6 +79,7 @@ def apply(source: str, changes: Sequence[Change], *, actor: Actor, reason: str) 
             "add fewer models."
         )
     with transaction.atomic():
+        lock_environments()  # before the first model's row, as in every edit of a model
         for change in written:
             fields = change.fields | {"price_source": source[:200]}
             if change.model is None:

@@ -50,6 +50,12 @@ def save_assignment(assignment: Assignment, revision: int) -> None:
     assignment.save()
 
 
+def lock_environments() -> None:
+    """Lock every environment. An edit of a model does this first: without it, an assignment that is being written
+    misses the new price, and the edit does not see the assignment."""
+    list(Environment.objects.select_for_update(no_key=True).order_by("pk").values_list("pk"))
+
+
 def republish_prices(model: Model) -> None:
     """Publish a model's changed prices: one revision in each environment that serves a policy using it."""
     served: dict[int, list[int]] = defaultdict(list)
