@@ -38,6 +38,7 @@ def issuer() -> Iterator[str]:
             sub="odd", claims={"preferred_username": "\u202e ../ nina", "email": "no address"}
         ),
         oidc_provider_mock.User(sub="bare", claims={}),
+        oidc_provider_mock.User(sub="s" * 200, claims={}),
     ]
     with oidc_provider_mock.run_server_in_thread(user_claims=people) as server:
         yield f"http://localhost:{server.server_port}"
@@ -338,6 +339,12 @@ def test_a_long_issuer_and_sub_are_stored_as_a_hash() -> None:
         company.stored_id(account)
         == "sha256:" + hashlib.sha256(f"{told['iss']} {told['sub']}".encode()).hexdigest()
     )
+
+
+def test_a_sub_that_is_too_long_is_explained() -> None:
+    """allauth refuses more than 191 characters as a mistake of the settings."""
+    assert there_and_back(invited(), "s" * 200).status_code == 502
+    assert not User.objects.exists()
 
 
 @pytest.mark.parametrize("told", [None, {}, {"iss": "", "sub": "s"}, {"iss": 7, "sub": "s"}, {"iss": "i"}])

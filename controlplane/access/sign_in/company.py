@@ -21,6 +21,7 @@ from allauth.socialaccount.providers.openid_connect import views as openid
 from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.auth.models import User
+from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
@@ -199,8 +200,8 @@ def come_back(request: HttpRequest, provider_id: str) -> HttpResponseBase:
 def _asked(view: Any, request: HttpRequest, provider_id: str) -> HttpResponseBase:
     try:
         response: HttpResponseBase = view(request, provider_id)
-    except (requests.RequestException, OAuth2Error, KeyError, ValueError) as error:
-        logger.warning("the identity provider could not be reached: %r", error)
+    except (requests.RequestException, OAuth2Error, ImproperlyConfigured, KeyError, ValueError) as error:
+        logger.warning("the identity provider could not be reached, or its answer was not valid: %r", error)
         return page(request, "failed", status=502)
     return response
 
