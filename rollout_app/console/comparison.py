@@ -152,8 +152,8 @@ def _rolled_days(rollout: Rollout, since: datetime | None) -> list[date]:
 
 def _of_days(rollout: Rollout, days: Sequence[date]) -> dict[int, dict[str, ArmFigures]]:
     place = {"environment": rollout.environment, "workload": rollout.workload, "rollout": str(rollout.pk)}
-    rows = DayOutcomes.objects.filter(**place, day__in=days).exclude(stage__in=_rehearsed(rollout))
-    rows = rows.order_by().values("arm", "day")
+    compared = DayOutcomes.objects.filter(**place, day__in=days).exclude(stage__in=_rehearsed(rollout))
+    rows = compared.order_by().values("arm", "day")
     found: dict[int, dict[str, ArmFigures]] = {}
     for row in rows.annotate(**{f"{n}_": Sum(n) for n in _SUMS if n != "ungraded"}):
         sums: dict[str, Any] = dict(row)
