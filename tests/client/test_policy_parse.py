@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pointsman.assignment import compile_checked
 from pointsman.errors import ConfigurationError, PolicyInvalid
 from pointsman.policy import canonical, digest, load, parse, validate
 from tests.client.policies import two_stage
@@ -140,6 +141,14 @@ def test_it_never_fails_on_any_data(data: Any) -> None:
     assert isinstance(validate(data), list)
     changed = two_stage(**data) if isinstance(data, dict) else data
     assert isinstance(validate(changed), list)
+
+
+@given(st.dictionaries(TEXT, JSON | st.integers(-(10**22), 10**22).map(float), max_size=3))
+def test_a_router_compiles_whatever_is_valid(params: dict[str, Any]) -> None:
+    models = {"small": {"model": "vendor/small", "params": params}, "large": {"model": "vendor/large"}}
+    data = two_stage(models=models)
+    if not any(problem.severity == "error" for problem in validate(data)):
+        assert compile_checked(digest(data), json.loads(canonical(data))).models["small"][1] == params
 
 
 FOLDED = {
