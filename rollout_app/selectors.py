@@ -27,7 +27,7 @@ def rollout_for(
 
 def rollouts_for(principal: Principal) -> QuerySet[Rollout]:
     """Return the rollouts of the environments that the caller may see."""
-    rows = Rollout.objects.select_related("environment", "workload", "baseline", "candidate")
+    rows = Rollout.objects.select_related("environment", "workload__owner", "baseline", "candidate")
     names = permissions.visible_environments(principal)
     return rows if names is None else rows.filter(environment__name__in=names)
 

@@ -72,9 +72,10 @@ class BlastRadius:
 
 def radius_of(rollout: Rollout) -> BlastRadius:
     """Return the blast radius of a rollout as of now, or as of the moment before it moved anything."""
-    end = moved_at(rollout) or clock.now()
+    now = clock.now()
+    end = moved_at(rollout) or now
     places = (rollout.environment, rollout.workload, rollout.baseline, rollout.candidate)
-    return blast_radius(*places, end, shadow_routes(rollout), differing_tasks(rollout))
+    return blast_radius(*places, end, now, shadow_routes(rollout), differing_tasks(rollout, now))
 
 
 def moved_at(rollout: Rollout) -> datetime | None:
@@ -102,7 +103,8 @@ def radius_of_candidate(
 ) -> BlastRadius:
     """Return the blast radius of a version that is not proposed yet. Raises `NotServed`."""
     baseline = served_assignment(environment.pk, workload.pk).baseline
-    return blast_radius(environment, workload, baseline, candidate, clock.now())
+    now = clock.now()
+    return blast_radius(environment, workload, baseline, candidate, now, now)
 
 
 def blast_radius(
@@ -111,6 +113,7 @@ def blast_radius(
     baseline: PolicyVersion,
     candidate: PolicyVersion,
     end: datetime,
+    now: datetime,
     rehearsed: Mapping[tuple[str, str], RehearsedRoute] | None = None,
     differing: Mapping[str, DifferingShare] | None = None,
 ) -> BlastRadius:
@@ -150,7 +153,7 @@ def blast_radius(
         endpoints=sorted(endpoints, key=lambda each: (-_weight(each), each.endpoint)),
         differing=_added(shares.values()) if shares else None,
         pinned=_pin(environment, workload),
-        notices=model_notices([baseline.document, candidate.document], clock.now().date()),
+        notices=model_notices([baseline.document, candidate.document], now.date()),
         went_back=went_back(baseline, candidate, environment, end),
         rehearsed=rehearsed or {},
     )

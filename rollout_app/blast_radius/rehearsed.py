@@ -10,7 +10,6 @@ from django.db import connection
 from django.db.models import BigIntegerField, QuerySet, Sum
 from django.db.models.expressions import RawSQL
 
-from controlplane.core import clock
 from rollout_app.engine.evidence import MirrorSums
 from rollout_app.models import OutcomeBucket, Rollout
 from rollout_app.outcomes import minute_totals
@@ -82,12 +81,11 @@ def shadow_routes(rollout: Rollout) -> dict[tuple[str, str], RehearsedRoute]:
     return {key: route for key, route in found.items() if route.decisions or any(route.mirror.values())}
 
 
-def differing_tasks(rollout: Rollout) -> dict[str, DifferingShare]:
+def differing_tasks(rollout: Rollout, now: datetime) -> dict[str, DifferingShare]:
     """Return differing tasks by endpoint, over its newest seven days: as long as the time from which the
     traffic is taken. Reading all minutes of a long rollout would take too long.
     """
     first, last = minute_totals.stamped(rollout)
-    now = clock.now()
     newest = min(last or rollout.ended_at or now, now)
     rows = _rows(rollout, first).filter(differing_known__gt=0, minute__gt=newest - NEWEST)
     sums = rows.order_by().values_list("endpoint").annotate(known=Sum("differing_known"), n=Sum(_differing()))

@@ -256,11 +256,12 @@ def action_named(name: str) -> RolloutAction:
 def offers(request: HttpRequest, rollout: Rollout) -> list[ActionOffer]:
     """Return all actions that the state allows, each with the reason if this person cannot take it."""
     refused = actions.refusals(rollout, clock.now())
+    edits = may_edit(request, rollout.workload)
     return [
         ActionOffer(
             action,
             reverse("console:act", args=[rollout.pk, action.name]),
-            why_not(request, rollout, action, refused[action.refused_as]),
+            why_not(request, rollout, action, refused[action.refused_as], edits),
         )
         for action in ROLLOUT_ACTIONS.values()
         if not _is_hidden(refused[action.refused_as]) and not _is_not_theirs(request, rollout, action)
@@ -280,13 +281,20 @@ def _is_not_theirs(request: HttpRequest, rollout: Rollout, action: RolloutAction
 
 
 def why_not(
-    request: HttpRequest, rollout: Rollout, action: RolloutAction, refusal: actions.Refusal | None
+    request: HttpRequest,
+    rollout: Rollout,
+    action: RolloutAction,
+    refusal: actions.Refusal | None,
+    edits: bool | None = None,
 ) -> str:
+    """Return why this person cannot take the action; empty if they can. `edits`: `may_edit`, if already asked."""
     environment = rollout.environment
     if not may(request, action.role, environment.name):
         return f"needs the role {action.role.value} in {environment.name}"
-    if action.role is Role.EDITOR and not may_edit(request, rollout.workload):
-        return f"only editors of the team {rollout.workload.owner.name} can do it"
+    if action.role is Role.EDITOR:
+        edits = may_edit(request, rollout.workload) if edits is None else edits
+        if not edits:
+            return f"only editors of the team {rollout.workload.owner.name} can do it"
     if action.is_yes and not actions.is_somebody_else(rollout, str(person(request).pk)):
         return "you wrote or proposed it, so somebody else must approve it"
     if refusal is None and action.is_yes and _has_approved(request, rollout, action):

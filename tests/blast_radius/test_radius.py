@@ -271,10 +271,10 @@ def test_a_long_rollout_reports_the_differing_tasks_of_its_newest_week(place: An
         )
     Rollout.objects.filter(pk=rollout.pk).update(started_at=clock.now() - timedelta(days=40))
     rollout.refresh_from_db()
-    assert differing_tasks(rollout)["/c"] == DifferingShare(100, 25)
+    assert differing_tasks(rollout, clock.now())["/c"] == DifferingShare(100, 25)
     Rollout.objects.filter(pk=rollout.pk).update(ended_at=clock.now() - timedelta(days=7))
     rollout.refresh_from_db()
-    assert differing_tasks(rollout)["/c"] == DifferingShare(200, 115)
+    assert differing_tasks(rollout, clock.now())["/c"] == DifferingShare(200, 115)
 
 
 def test_without_a_shadow_stage_no_shadow_rows_are_read(place: Any, django_assert_num_queries: Any) -> None:
