@@ -228,7 +228,7 @@ class Rate(Measure):
         llr = self.sums[name]["llr"]
         if p <= 0 or bad >= 1:
             return 0.0
-        psi_m = min(bad / (1 - bad) / (p / (1 - p)), max(psi for psi, _ in llr))
+        psi_m = min(bad / (1 - bad) / (p / (1 - p)), HARM[-1][0])
         grid, known = [(psi, w) for psi, w in SAFE if psi < psi_m], dict(map(tuple, llr))
         exact = [psi for psi in known if math.isclose(psi, psi_m, rel_tol=1e-12)]
         border, total = known[exact[0]] if exact else at(llr, psi_m), sum(w for _, w in grid)

@@ -199,7 +199,7 @@ def counting(rollout: Rollout, approvals: Iterable[Approval]) -> set[int]:
     needed = {
         one.stage
         for one in bound
-        if not over and (rollout.started_at is None if one.stage is None else one.stage > rollout.stage)
+        if not over and (rollout.started_at is None or (one.stage is not None and one.stage > rollout.stage))
     }
     standing = {one.pk for stage in needed for one in standing_approvals(rollout, stage)}
     return {one.pk for one in bound if one.stage not in needed or one.pk in standing}

@@ -248,6 +248,8 @@ class Run:
             [tally, other], [_accuracy, _per_task, _per_success, _saving, _change], self.resamples
         )
         mine, theirs = tally.totals(), other.totals()
+        # The strong model does not differ from itself, by definition.
+        differing = FEW if tally is other else self.differing[tally].get(self.models.index(strong), FEW)
         low, high = self.singles[weak].totals().accuracy, theirs.accuracy
         gap = None
         if accuracy.value is not None and low is not None and high is not None:
@@ -260,7 +262,7 @@ class Run:
             per_task,
             of_costs(per_success, mine),
             of_costs(saving, mine, theirs),
-            of_difference(change, mine, theirs, self.differing[tally].get(self.models.index(strong), FEW)),
+            of_difference(change, mine, theirs, differing),
             mix,
             gap,
             self.counts.get(name),

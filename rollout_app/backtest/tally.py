@@ -155,13 +155,13 @@ def of_difference(found: Interval, mine: TaskSums, other: TaskSums, differing: i
     With few successes or failures it comes from both shares' intervals (Newcombe 1998, Statistics in Medicine 17:873,
     method 10), which is wider than necessary for paired tasks. With few `differing` tasks (only one of the two is
     right), whose resamples are too alike, it is that for paired tasks (Newcombe 1998, Statistics in Medicine 17:2635,
-    method 10). Without any the two are equal, and there is nothing to resample.
+    method 10): no difference on 40 tasks leaves room for one on the next.
     """
     if found.value is None:
         return found
     if _are_few(mine) or _are_few(other):
         return _of_both(found.value, mine, other, 0.0)
-    if 0 < differing < FEW:
+    if differing < FEW:
         return _of_both(found.value, mine, other, _correlation(mine, other, differing))
     return found
 

@@ -22,7 +22,6 @@ from pointsman.reporting.histogram import index
 from pointsman.token import DecisionToken
 from policies_app.fleet.buffer import FleetBuffer
 from policies_app.snapshots.cache import SnapshotCache
-from policies_app.snapshots.compiled import assignment_of
 from rollout_app.outcomes import contributions, feedback
 from rollout_app.outcomes.aggregate import ArmContribution, ArmKey, Contribution, RouteKey
 from rollout_app.outcomes.feedback import GradedWorkload
@@ -125,10 +124,10 @@ class Ingest:
         events = await _read(read_events, body)
         environment, now = self._environment(request), _now()
         problems = _problems("events", events, consistency.event_contradictions, now)
-        self._add_stages(request.caller, events)
         named = [("events", *item) for item in enumerate(events)]
         await self._refuse_unknown("events", request.caller, environment, named, problems)
         self._refuse_ahead(request, environment, max((event.at for event in events), default=now), now)
+        await self._add_stages(events)
         self._fleet.reported_partly(environment, request.instance())
         caps = await self._cost_caps(event.rollout for event in events)
         parts: dict[str, list[Contribution]] = {}
@@ -176,18 +175,21 @@ class Ingest:
                 f"{request.caller.environment!r} is not being served at the moment; send it again."
             ) from None
 
-    def _add_stages(self, caller: Caller, events: Iterable[ReportedEvent]) -> None:
-        """Count an event that names a rollout without a stage for the stage served now.
+    async def _add_stages(self, events: Iterable[ReportedEvent]) -> None:
+        """Count an event that names a rollout without a stage for the stage that was served at its time.
 
         A client that asks for its model like for a flag is not told the stage. Without one, the event would be
-        accepted and never judged.
+        accepted and never judged; in a later stage it would look like a wrong share of the traffic.
         """
-        served = self._snapshots.get(caller.environment)
-        for event in events:
-            if event.rollout is not None and event.stage is None:
-                assignment = assignment_of(served, event.workload)
-                if assignment and assignment.rollout and assignment.rollout.id == event.rollout:
-                    event.stage = assignment.rollout.stage
+        bare = [event for event in events if event.rollout is not None and event.stage is None]
+        if not bare:
+            return
+        over = await self._looked_up(self._names.stages_over_time, {event.rollout for event in bare})
+        for event in bare:
+            moves = over.get(event.rollout or "", [])
+            past = [stage for since, stage in moves if since <= event.at]
+            # A clock behind ours, or whole seconds, can place an event before the start.
+            event.stage = past[-1] if past else moves[0][1] if moves else None
 
     async def _cost_caps(self, rollouts: Iterable[str | None]) -> dict[str, int | None]:
         """Return the cost caps in nano-USD by rollout."""

@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Collection, Iterable
+from datetime import datetime
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from policies_app.models import PolicyVersion, Workload
-from rollout_app.models import Rollout
+from rollout_app.engine.states import State
+from rollout_app.models import Rollout, Transition
 from rollout_app.outcomes.schemas import FEEDBACK_KINDS
 
 SIGNALS_EVERY_S = 10  # seconds between reads, because a workload's success signal may change
@@ -105,6 +107,16 @@ class KnownNames:
         """
         rows = Rollout.objects.filter(pk__in=rollouts).values_list("pk", "reference__cost_cap_nusd")
         return {str(pk): cap for pk, cap in rows}
+
+    def stages_over_time(self, rollouts: Collection[str]) -> dict[str, list[tuple[datetime, int | None]]]:
+        """Return (since, stage) by rollout from its start on, oldest first; None where it is not under way."""
+        found: dict[str, list[tuple[datetime, int | None]]] = {}
+        rows = Transition.objects.filter(rollout__in=rollouts).order_by("rollout", "sequence")
+        for pk, at, state, stage in rows.values_list("rollout", "at", "after_state", "after_stage"):
+            moving = state in (State.RUNNING, State.PAUSED)
+            if moving or str(pk) in found:
+                found.setdefault(str(pk), []).append((at, stage if moving else None))
+        return found
 
     def problem(self, environment: int, item: Named) -> tuple[str, str] | None:
         """Return (field, sentence) for the first part of the name that does not exist, or None."""

@@ -123,22 +123,33 @@ def changes(now: Mapping[K, OutcomeSums], before: Mapping[K, OutcomeSums]) -> li
 
 
 def _growth(now: Mapping[Any, OutcomeSums], before: Mapping[Any, OutcomeSums]) -> float | None:
-    """Return tasks now per task before; None if there were none."""
-    then = sum(sums.tasks for sums in before.values())
-    return sum(sums.tasks for sums in now.values()) / then if then else None
+    """Return tasks now per task before, of those with a known cost at each cell's earlier coverage.
+
+    None if there were none. Cells whose cost was never known do not count: their growth would look like a shift away
+    from the others.
+    """
+    then = sum(sums.cost_n for sums in before.values())
+    if not then:
+        return None
+    return sum(_as_before(ours, before.get(key, NOTHING)) for key, ours in now.items()) / then
+
+
+def _as_before(now: OutcomeSums, before: OutcomeSums) -> float:
+    """Return the number of tasks with a known cost, at the cell's earlier coverage."""
+    return now.tasks * before.cost_n / before.tasks if before.tasks else now.cost_n
 
 
 def _effects(now: OutcomeSums, before: OutcomeSums, growth: float | None) -> CostEffects:
     change = now.cost - before.cost
-    if growth is None or not before.tasks:
+    if not before.tasks:
         return CostEffects(mix=change)
     old = before.cost_per_task
-    if old is None:
+    if old is None or growth is None:
         return CostEffects(coverage=change)
     volume = round(before.cost * (growth - 1))
     if not now.tasks:
         return CostEffects(volume, mix=change - volume)
-    as_before = now.tasks * before.cost_n / before.tasks  # tasks with a known cost, at the earlier share
+    as_before = _as_before(now, before)
     mix = round((as_before - growth * before.cost_n) * old)
     if not now.cost_n:
         return CostEffects(volume, mix, coverage=change - volume - mix)

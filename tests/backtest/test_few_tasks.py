@@ -4,6 +4,7 @@ import pytest
 
 from rollout_app.backtest import report
 from rollout_app.backtest.run import backtest
+from rollout_app.backtest.tally import Interval, TaskSums, of_difference
 from rollout_app.backtest.tasks import Answer
 from tests.backtest.test_run import BAD, GOOD, STRONG, policy, task
 
@@ -37,6 +38,13 @@ def test_a_difference_on_a_few_of_many_tasks_is_not_certain(wrong: int, claimed:
     assert -0.06 < change.low < change.high and (change.high < 0) is claimed
     assert ("fewer right" in report.as_text(result)) is claimed
     assert result.models[0].accuracy_change.value == 0
+
+
+def test_no_difference_on_a_few_tasks_is_not_certain() -> None:
+    mine = TaskSums(n=40, successes=20, priced=0, good=0, cost=0)
+    found = of_difference(Interval(0.0, 0.0, 0.0), mine, mine, 0)
+    assert found.low is not None and found.high is not None
+    assert found.low < -0.02 and found.high > 0.02
 
 
 def test_a_saving_on_a_few_tasks_is_not_claimed() -> None:

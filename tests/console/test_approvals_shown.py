@@ -12,7 +12,7 @@ from rollout_app.evidence_report.gather import evidence_report
 from rollout_app.models import Rollout
 from tests.support import builders
 from tests.support.pages import text
-from tests.support.people import People, actor_of, approve, proposed
+from tests.support.people import ONE_STEP, People, actor_of, approve, proposed
 
 
 def shown(people: People, rollout: Rollout) -> str:
@@ -55,6 +55,23 @@ def test_an_approval_of_somebody_who_may_no_longer_approve_is_marked(
     page = shown(people, rollout)
     assert "no longer counts" in page and "from somebody who may no longer approve it" in page
     assert [one["counts"] for one in evidence_report(rollout)["who"]["approvals"]] == [False]
+
+
+def test_an_approval_of_the_first_stage_is_marked_alike(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    plan = [{**ONE_STEP[0], "approval": True}, *ONE_STEP[1:]]
+    rollout = actions.amend_rollout(
+        proposed(summaries, production), actor=actor_of("maria"), reason="careful", plan=plan
+    )
+    approve(rollout)
+    rollout.refresh_from_db()
+    actions.approve_stage(
+        rollout, 0, actor=actor_of("eva"), reason="fine", expected_binding=actions.binding(rollout, 0)
+    )
+    assert shown(people, rollout).count("for exactly this proposal") == 2
+    Membership.objects.filter(user__username="eva").delete()
+    assert shown(people, rollout).count("from somebody who may no longer approve it") == 2
 
 
 def test_an_approved_rollout_with_a_time_waits_for_its_time(

@@ -1,8 +1,11 @@
 """POST /router/v1/events: single outcomes, each counted once, aggregated by the server."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
+import time_machine
+from django.utils import timezone
 
 from rollout_app import actions
 from rollout_app.models import ArmTotals, OutcomeBucket, Rollout
@@ -120,7 +123,10 @@ def compared(transactional_db: None) -> Rollout:
 
 def event_of(rollout: Rollout, **changes: Any) -> dict[str, Any]:
     """The example of the protocol: it names a rollout and no stage."""
-    fields = {"arm": "candidate", "version": rollout.candidate.number, "rollout": str(rollout.pk)}
+    fields = {
+        "arm": "candidate", "version": rollout.candidate.number, "rollout": str(rollout.pk),
+        "at": timezone.now().isoformat(),
+    }  # fmt: skip
     return event(places.assignment(rollout), **fields | changes)
 
 
@@ -135,6 +141,23 @@ def test_an_event_of_a_rollout_counts_for_its_stage(
         )
     row = ArmTotals.objects.get()
     assert (answer.status, row.rollout, row.stage) == (202, str(compared.pk), counted)
+
+
+def test_a_late_event_counts_for_the_stage_of_its_time(transactional_db: None) -> None:
+    """Counted for the stage served now, tasks of 5 % would look like a wrong share at 25 %."""
+    now = timezone.now()
+    with time_machine.travel(now - timedelta(minutes=30)):
+        rollout = places.started(plan=places.PLAN[1:], calibrated=False)
+    with time_machine.travel(now - timedelta(minutes=10)):
+        actions.advance_rollout(rollout, actor=places.BEN, reason="go on")
+    events = [
+        event_of(rollout, event_id=str(ago), at=(now - timedelta(minutes=ago)).isoformat())
+        for ago in (40, 20, 5)
+    ]
+    with Plane() as plane:
+        answer = plane.post(DOOR, router_key(rollout.environment.name), {"events": events})
+    stages = ArmTotals.objects.order_by("minute").values_list("stage", flat=True)
+    assert (answer.status, list(stages)) == (202, [0, 0, 1])
 
 
 def test_an_event_of_a_rollout_that_has_ended_is_of_no_stage(compared: Rollout) -> None:

@@ -84,6 +84,12 @@ def test_an_endpoint_that_loses_its_prices_is_no_shift_of_traffic() -> None:
     assert effects == {"a": CostEffects(coverage=-500, behaviour=100), "b": CostEffects()}
 
 
+def test_growth_without_prices_is_no_shift_away_from_the_others() -> None:
+    before = {"a": sums(100, 10), "b": priced(100, 0, 0)}
+    now = {"a": sums(100, 10), "b": priced(900, 0, 0)}
+    assert {cell.effects for cell in attribute(now, before)} == {CostEffects()}
+
+
 def test_an_endpoint_that_gets_prices_costs_no_more_than_before() -> None:
     (cell,) = attribute({"a": sums(100, 10)}, {"a": priced(100, 0, 0)})
     assert cell.effects == CostEffects(coverage=1_000)

@@ -301,6 +301,14 @@ def test_it_allows_the_margin_at_the_rate_that_the_baseline_has_now() -> None:
     assert result(0.05, 0.05) is VerdictResult.PASS
 
 
+def test_one_failure_of_a_faultless_baseline_allows_no_multiple_of_the_margin() -> None:
+    """The grid for units, up to an odds ratio of 100, let 2.9 % pass beside one failure of 50."""
+    reference = replace(REFERENCE, rates={**REFERENCE.rates, "failure": 0.0}, sticky=True)
+    opened = Accumulator.open([Guardrail(Metric.FAILURE, 0.02, 1)], STAGES, reference)
+    opened.add(stratum(4, 0, arm(950, failure=28 / 950), arm(50, failure=1 / 50)))
+    assert opened.judge(4).verdicts[0].result is not VerdictResult.PASS
+
+
 def test_it_passes_if_nothing_failed_before_and_both_arms_fail_alike_now() -> None:
     reference = replace(REFERENCE, rates={**REFERENCE.rates, "failure": 0.0})
     opened = Accumulator.open([Guardrail(Metric.FAILURE, 0.02, 1)], STAGES, reference)

@@ -264,7 +264,7 @@ class RateDifference(Rate):
         psi = rates.margin_odds_ratio(p, adjusted) if adjusted > 0 else None
         if psi is None or psi <= 1:
             return 0.0 if adjusted > 0 else -math.inf
-        psi = min(psi, max(self.psis))
+        psi = min(psi, rates.HARM_PSIS[-1])  # the grid for units goes further, but is not for safe claims
         psis, log_weights = rates.safe_alternatives(psi)
         at_margin, first = self._llr_at(stats, psi), len(rates.HARM_PSIS)
         llrs = [llr - at_margin for llr in stats.llr[first : first + len(psis)]]
