@@ -253,8 +253,10 @@ class Heard:
         try:
             event = json.loads(said)
             for choice in event.get("choices") or []:
-                self.parts.append(choice.get("delta", {}).get("content") or "")
-                self.logprobs += [t["logprob"] for t in (choice.get("logprobs") or {}).get("content") or []]
+                text = choice.get("delta", {}).get("content")
+                self.parts.append(text if isinstance(text, str) else "")
+                found = [t["logprob"] for t in (choice.get("logprobs") or {}).get("content") or []]
+                self.logprobs += [one for one in found if isinstance(one, int | float)]
             self.usage = usage_of(event) or self.usage
         except (ValueError, *UNREADABLE):
             return  # not an event that we read; it is passed on anyway
@@ -310,7 +312,7 @@ def grade(body: JSON, text: str) -> bool | None:
 
 def mean_probability(logprobs: list[float]) -> float | None:
     """Return the model's confidence, 0 to 1: the geometric mean of the token probabilities, if it reports them."""
-    return math.exp(sum(logprobs) / len(logprobs)) if logprobs else None
+    return math.exp(min(0.0, sum(logprobs) / len(logprobs))) if logprobs else None
 
 
 # Parsing a provider's answers

@@ -191,6 +191,7 @@ def remove_guardrail(
     reason: str = "",
 ) -> None:
     """Remove a workload's own guardrail: the default applies again, or the absolute one disappears."""
+    _checked(metric, None, None, None)
     require_reach(workload, actor)
     reasons.demand(
         actor, reason, f"This removes {workload.name}'s own guardrail on {Metric(metric).spec.phrase}"

@@ -35,7 +35,7 @@ class RolloutNeeds:
 
 def needs(request: HttpRequest) -> RolloutNeeds:
     """Return at most `SHOWN` of each. Stops checking rollouts as soon as enough are found."""
-    seen, now = visible(request), clock.now()
+    seen, now = visible(request).prefetch_related("approvals"), clock.now()
     active = list(seen.filter(state__in=sorted(ACTIVE)).order_by("state", "-created_at")[:_ASKED])
     written = seen.defer(None).defer(
         "evidence", "baseline__canonical"

@@ -111,7 +111,7 @@ class KnownNames:
     def stages_over_time(self, rollouts: Collection[str]) -> dict[str, list[tuple[datetime, int | None]]]:
         """Return (since, stage) by rollout from its start on, oldest first; None where it is not under way."""
         found: dict[str, list[tuple[datetime, int | None]]] = {}
-        rows = Transition.objects.filter(rollout__in=rollouts).order_by("rollout", "sequence")
+        rows = Transition.objects.filter(rollout__pk__in=rollouts).order_by("rollout", "sequence")
         for pk, at, state, stage in rows.values_list("rollout", "at", "after_state", "after_stage"):
             moving = state in (State.RUNNING, State.PAUSED)
             if moving or str(pk) in found:

@@ -24,6 +24,7 @@ Prices = Mapping[str, Mapping[str, int | None]]
 
 NO_PRICES: Prices = MappingProxyType({})
 HIGHEST_NUSD = 10**12  # a thousand dollars per task; above this the control plane refuses the whole report
+_BEYOND_ANY_BUDGET = 2**53
 _MOST_TOKENS = 10**12
 # Nano-dollars have no fractions. `dollars * 1e9` is far above this even with rounding errors; plain dollars are below.
 _DOLLARS_BELOW = 1_000
@@ -81,10 +82,14 @@ def expected_costs(given: object) -> tuple[Mapping[str, int], str | None]:
     if not isinstance(given, Mapping):
         return usable, f"it must map models to costs; got {type(given).__name__}"
     for alias, cost in given.items():
+        if cost is None:
+            continue
         try:
             usable[alias] = _nano_dollars(cost)
         except CostInvalid as error:
             problem = str(error)
+            if isinstance(cost, int | float) and cost > HIGHEST_NUSD:
+                usable[alias] = _BEYOND_ANY_BUDGET  # too much to be true, but certainly too much
     return usable, problem
 
 

@@ -55,6 +55,8 @@ NOT_FOUND = {"code": "not_found", "detail": "There is nothing here, or you may n
         (httpx.Response(200, json=[]), "Something other than a control plane answered"),
         (httpx.Response(200), "Something other than a control plane answered"),
         (httpx.Response(301, headers={"Location": "https://plane/"}), "it is at https://plane/; use that address"),
+        (httpx.Response(302), "Something other than a control plane answered"),
+        (httpx.Response(302, headers={"Location": "/login"}), "it is at http://plane/login; use that address"),
         (httpx.Response(502, html="<h1>Bad Gateway</h1>"), "http://plane/api/v1/environments: 502, text/html"),
     ],
 )  # fmt: skip

@@ -94,6 +94,21 @@ def test_the_result_is_one_json_document_even_after_waiting(run: Run, folder: Pa
     assert json.loads(run("apply", folder, "--json")[1]) == {"changes": [], "rollouts": []}
 
 
+def test_the_result_is_printed_also_if_the_wait_fails(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def watch(server: Server, output: Output, rollout: str) -> dict[str, Any]:
+        raise CliError("The control plane cannot be reached.")
+
+    monkeypatch.setattr(folders, "watch_until_done", watch)
+    run("apply", folder)
+    policy(folder, "small", "large")
+    code, said, error = run("apply", folder, "--json", "--wait")
+    assert (code, "cannot be reached" in error) == (2, True)
+    document = json.loads(said)
+    assert document["rollouts"] == [str(Rollout.objects.get().pk)] and len(document["changes"]) == 2
+
+
 def test_a_reason_that_is_too_long_for_a_version_is_refused_first(run: Run, folder: Path) -> None:
     code, _, error = run("apply", folder, "--reason", "x" * 401)
     assert (code, "--reason has 401 characters" in error) == (2, True), error

@@ -221,10 +221,41 @@ def test_it_divides_a_batch_by_the_items_named() -> None:
     queue.seal()
     batch = queue.oldest()
     assert batch is not None
-    assert not queue.set_aside(batch, {5, -1}, 60), "none of them is in it"
-    assert queue.set_aside(batch, {1, 4}, 60)
+    assert not queue.set_aside(batch, {5, -1}, 60, 600), "none of them is in it"
+    assert queue.set_aside(batch, {1, 4}, 60, 600)
     rest = queue.oldest()
     assert rest is not None
     assert json.loads(rest.body)["feedback"] == [word(number) for number in (0, 2, 3)]
     queue.accept(rest)
     assert (queue.oldest(), len(queue)) == (None, 2)
+
+
+def test_what_is_due_again_meanwhile_waits_for_the_next_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With enough batches the first was due again before the last was sent: outcomes never got their turn."""
+    now = 1_000.0
+    monkeypatch.setattr("pointsman.reporting.outbox.monotonic", lambda: now)
+    queue, began, sent_in_round = FeedbackQueue(), now, 0
+    for number in range(3):
+        queue.put(word(number))
+        queue.seal()
+    while batch := queue.oldest(began):
+        assert queue.set_aside(batch, {0}, 30, 100)
+        sent_in_round += 1
+        now += 20
+    assert sent_in_round == 3
+    assert queue.oldest() is not None, "it is due by now"
+
+
+def test_what_is_set_aside_again_waits_twice_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_000.0
+    monkeypatch.setattr("pointsman.reporting.outbox.monotonic", lambda: now)
+    queue, waits = FeedbackQueue(), []
+    queue.put(word(1))
+    queue.seal()
+    for _round in range(4):
+        began = now
+        while (batch := queue.oldest()) is None:
+            now += 1
+        waits.append(now - began)
+        queue.set_aside(batch, {0}, 30, 100)
+    assert waits == [0, 30, 60, 100]

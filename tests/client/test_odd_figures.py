@@ -69,8 +69,6 @@ def test_an_unusable_figure_does_not_prevent_the_fallback(figures: dict[str, Any
         {"large": math.nan},
         {"large": -5},
         {"large": "2000000"},
-        {"large": None},
-        {"large": HUGE},
         {"large": 10, "small": 0.5},
         0.002,
     ],
@@ -86,6 +84,26 @@ def test_an_unusable_expected_cost_is_unknown_and_counted(plane: FakeControlPlan
         assert router.status()["figures_invalid"] == 1
     (bucket,) = plane.buckets("summaries")
     assert bucket["cost_nusd"]["sum"] == 5
+
+
+@pytest.mark.parametrize("cost", [2 * 10**12, math.inf, pytest.param(HUGE, id="huge")])
+def test_an_expected_cost_beyond_any_budget_is_beyond_it(cost: Any) -> None:
+    policy = two_stage(budget={"max_cost_per_task_nusd": 50_000_000})
+    step = decide(assigned(entry(policy)), {}).next(
+        Attempt(ok=False, error="timeout", cost_nusd=0), expected_cost_nusd={"large": cost}
+    )
+    assert (step.action, step.code) == ("stop", "budget")
+
+
+def test_an_expected_cost_that_is_not_known_is_no_invalid_figure(plane: FakeControlPlane) -> None:
+    plane.serve("summaries", two_stage(budget={"max_cost_per_task_nusd": 1_000_000}))
+    with plane.router(clock=lambda: 1_700_000_000.0) as router:
+        decision = router.decide("summaries")
+        unknown: Any = {"large": None}
+        attempt = Attempt(ok=False, error="timeout", cost_nusd=0)
+        assert decision.next(attempt, expected_cost_nusd=unknown).action == "fallback"
+        router.record(decision)
+        assert router.status()["figures_invalid"] == 0
 
 
 def test_an_expected_cost_of_any_number_type_is_used() -> None:

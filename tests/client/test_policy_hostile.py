@@ -311,3 +311,14 @@ def test_it_never_raises_with_two_invalid_values() -> None:
             with suppress(KeyError, IndexError, TypeError):  # the first change took the second's place away
                 data = with_value(data, at, rng.choice(VALUES))
         checked(data)
+
+
+@pytest.mark.timeout(60)  # if it were quadratic in the blanks, it would take minutes
+@pytest.mark.parametrize("when", ['"1 \\x7c| b == 0"', "'1 || b == 0 '' '", "1 || b == 0 ||\n      c"])
+def test_it_locates_problems_beside_a_long_run_of_blanks(when: str) -> None:
+    rules = "".join(f"  - {{id: r{n}, use: small, when: {when}}}\n" for n in range(18))
+    if "\n" in when:
+        rules = "".join(f"  - id: r{n}\n    use: small\n    when: {when}\n" for n in range(18))
+    text = f"format: 1\nworkload: w\nrules:\n{rules}# {' ' * 62_000}x\n"
+    source = parse(text)
+    assert any(problem.severity == "error" for problem in validate(source.data, locate=source.locate))

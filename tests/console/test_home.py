@@ -42,6 +42,24 @@ def test_many_rollouts_need_no_more_queries(people: People, django_assert_max_nu
     assert "The newest 20 are shown" in page
 
 
+def test_rollouts_that_need_another_approver_need_no_more_queries(people: People) -> None:
+    staging = builders.environment("staging", four_eyes=True)
+    client = people("eva", "approver")
+
+    def queries(first: int, last: int) -> int:
+        for n in range(first, last):
+            workload = builders.workload(f"workload-{n}")
+            builders.served(staging, workload)
+            builders.version(workload)  # by nobody that is known, so two people must approve it
+            approve(proposed(workload, staging), "eva")
+        with CaptureQueriesContext(connection) as captured:
+            page = text(client.get(reverse("console:index")))
+        assert "Waiting for your approval" not in page
+        return len(captured)
+
+    assert queries(0, 2) == queries(2, 6)
+
+
 def test_waiting_and_running_rollouts_do_not_displace_each_other(people: People, monkeypatch: Any) -> None:
     monkeypatch.setattr("rollout_app.console.needs._ASKED", 1)
     staging = builders.environment("staging")

@@ -242,6 +242,22 @@ def test_a_stream_without_spaces_after_its_colons_is_read(town: Town) -> None:
 
 
 @pytest.mark.parametrize(
+    "odd",
+    [
+        {"delta": {"content": "{}"}, "logprobs": {"content": [{"logprob": None}]}},
+        {"delta": {"content": "{}"}, "logprobs": {"content": [{"logprob": 800.0}]}},
+        {"delta": {"content": [{"type": "text"}]}},
+    ],
+)
+def test_a_stream_of_an_unknown_form_is_passed_through_and_recorded(town: Town, odd: dict[str, Any]) -> None:
+    chunk = json.dumps({"choices": [{"index": 0, **odd}]})
+    town.provider.says = {"small": [f"data: {chunk}\n\ndata: [DONE]\n\n"]}
+    answer = town.ask(stream=True)
+    assert answer.status_code == 200 and "[DONE]" in answer.text
+    assert (town.bucket()["tasks"], town.bucket()["errors"]) == (1, 0)
+
+
+@pytest.mark.parametrize(
     "usage", [{"total_tokens": 5}, {"prompt_tokens": None, "completion_tokens": 1}, [5], "five"]
 )
 def test_an_answer_with_an_unknown_form_of_usage_is_used_without_a_cost(town: Town, usage: Any) -> None:

@@ -177,6 +177,15 @@ def test_it_stores_a_workloads_guardrails() -> None:
     assert send(owner, "delete", f"{path}?absolute=true&reason=why", **read).status_code == 204
 
 
+@pytest.mark.parametrize("query", ["reason=why", "absolute=true&reason=why"])
+def test_removing_a_guardrail_of_an_unknown_metric_is_refused(query: str) -> None:
+    workload = builders.workload()
+    owner = person("owner", Role.EDITOR)
+    workload.owner.members.add(User.objects.get(username="owner"))
+    path = f"workloads/{workload.name}/guardrails/vibes?{query}"
+    assert send(owner, "delete", path, **{"If-Match": '"2"'}).status_code == 422
+
+
 def test_a_guardrail_that_exists_is_changed_only_by_those_who_read_it() -> None:
     workload = builders.workload()
     owner = person("owner", Role.EDITOR)

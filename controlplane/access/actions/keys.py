@@ -175,12 +175,13 @@ def rotate_key(
 def _as_long(old: Key, now: datetime) -> datetime | None:
     """Return when a successor expires: a key of 90 days is followed by one of 90 days. None: never.
 
-    A key that was rotated before expires at the end of the overlap; its life is then that of its earlier successors.
+    A key that was rotated before expires at the end of the overlap; its life is then that of its earlier successors,
+    of which some may have been rotated, too.
     """
-    lives = [
-        None if key.expires_at is None else key.expires_at - key.created_at
-        for key in (old, *old.successors.all())
-    ]
+    line, lives = [old], []
+    for key in line:  # it grows
+        line += key.successors.all()
+        lives.append(None if key.expires_at is None else key.expires_at - key.created_at)
     known = [life for life in lives if life is not None]
     if len(known) < len(lives):
         return None

@@ -39,19 +39,22 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
 
     def login(self, request: HttpRequest, user: AbstractBaseUser) -> None:
         """Start a session together with its entry. Somebody may have been deactivated since they began to sign in."""
-        if not user.is_active:
-            raise ImmediateHttpResponse(self.respond_user_inactive(request, user))
         ways = [
             record.get("type") or record["method"] for record in get_authentication_records(request, user)
         ]
         with transaction.atomic():
-            super().login(request, user)
-            log.record(
-                actor=Actor.of_user(user),
-                action="session.begin",
-                target=("user", str(user.pk)),
-                evidence={"by": list(dict.fromkeys(ways))},
-            )
+            # The person's row before the session's, as where sessions are ended; otherwise both could wait for ever.
+            row = get_user_model().objects.select_for_update().filter(pk=user.pk, is_active=True)
+            if is_active := bool(row.values_list("pk", flat=True)[:1]):
+                super().login(request, user)
+                log.record(
+                    actor=Actor.of_user(user),
+                    action="session.begin",
+                    target=("user", str(user.pk)),
+                    evidence={"by": list(dict.fromkeys(ways))},
+                )
+        if not is_active:  # outside of the transaction, so that an entry of the refusal stays
+            raise ImmediateHttpResponse(self.respond_user_inactive(request, user))
 
     def logout(self, request: HttpRequest) -> None:
         user = request.user

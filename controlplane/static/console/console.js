@@ -72,7 +72,7 @@ document.addEventListener("submit", async (event) => {
 });
 
 // Back to a page that the browser kept, with its button still disabled.
-addEventListener("pageshow", (event) => event.persisted && location.reload());
+addEventListener("pageshow", (event) => event.persisted && document.querySelector("form[aria-busy]") && location.reload());
 
 function noteOf(text, link, address) {
   const note = document.createElement("p");

@@ -86,10 +86,14 @@ def apply(
         if start:
             for one in rollouts.values():
                 start_if_possible(server, output, one, reason)
-        ends = {one: watch_until_done(server, output, one)["state"] for one in rollouts} if wait else {}
-    document = {"changes": done, "rollouts": list(rollouts), **({"ends": ends} if wait else {})}
-    if output.as_json:
-        output.data(document)
+        ends: dict[str, str] = {}
+        try:
+            for one in rollouts if wait else ():
+                ends[one] = watch_until_done(server, output, one)["state"]
+        finally:  # also after an outage or an interruption: the changes were made
+            if output.as_json:
+                kept = {"ends": ends} if wait else {}
+                output.data({"changes": done, "rollouts": list(rollouts), **kept})
     if not all(state in GOOD_ENDS for state in ends.values()):
         raise typer.Exit(1)
 

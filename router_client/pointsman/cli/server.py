@@ -191,8 +191,8 @@ def _foreign(answer: httpx.Response) -> Refused:
 
 
 def _refusal(answer: httpx.Response) -> Refused:
-    if answer.is_redirect:
-        place = answer.headers["Location"]
+    if answer.has_redirect_location:
+        place = answer.request.url.join(answer.headers["Location"])
         sentence = f"The control plane answered {answer.status_code}: it is at {place}; use that address."
         return Refused(answer.status_code, "no_problem", sentence)
     try:

@@ -63,7 +63,7 @@ def init(
 ) -> None:
     """Set up models with their prices, a workload, its version 1 (today's model), and a router key."""
     settings: Settings = context.obj
-    found = _models(source, config, prices, yes)
+    found = list({one.name: one for one in _models(source, config, prices, yes)}.values())  # typed twice
     _refuse_unknown_windows(found)
     model = _chosen_model(model, found, yes)
     workload = workload or _asked("Name of the workload", "chat", yes)

@@ -299,10 +299,11 @@ class PointsmanHook(CustomLogger):  # type: ignore[misc]  # typed where LiteLLM 
     async def _wait_ready(self) -> None:
         """Wait for the first policy of a process that has just started."""
         router = self.router
-        left = self._since + READY_WITHIN_S - time.monotonic()
-        if left > 0 and not router.ready:
+        ends = self._since + READY_WITHIN_S
+        if time.monotonic() < ends and not router.ready:
             with suppress(ConfigurationError):  # logged by the router; its defaults are used
-                await asyncio.to_thread(router.wait_ready, left)
+                # There are few threads: count the time in which a request waits for one.
+                await asyncio.to_thread(lambda: router.wait_ready(max(0.0, ends - time.monotonic())))
 
     def sweep(self) -> None:
         """Forget requests that never ended because the client disconnected. They count as unfinished."""

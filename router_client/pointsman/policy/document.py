@@ -23,12 +23,13 @@ KEY = -1
 # One character of a scalar, by its first character in the text. A line break with the blanks around it is one (a
 # space), and so are two breaks (a line feed): YAML 1.2, 6.5. In double quotes, a surrogate pair is one, and an
 # escaped line break is none.
-_FOLD = r"[ \t]*\r?\n(?:[ \t]*\r?\n)?[ \t]*"
+# Possessive, and only from the first blank of a run: without that, a run of blanks takes quadratic time.
+_FOLD = r"(?:(?<![ \t])[ \t]++)?+\r?\n(?:[ \t]*+\r?\n)?[ \t]*+"
 _ESCAPE = (
     r"\\(?:u[dD][89abAB][0-9A-Fa-f]{2}\\u[dD][c-fC-F][0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}"
     r"|x[0-9A-Fa-f]{2}|.)"
 )
-_DOUBLE = re.compile(rf"(?:\\\r?\n[ \t]*)*({_ESCAPE}|{_FOLD}|.)", re.DOTALL)
+_DOUBLE = re.compile(rf"(?:\\\r?\n[ \t]*+)*({_ESCAPE}|{_FOLD}|.)", re.DOTALL)
 _SINGLE = re.compile(rf"(''|{_FOLD}|.)", re.DOTALL)
 _PLAIN = re.compile(rf"({_FOLD}|.)", re.DOTALL)
 _AT_ONCE = 2_048  # the characters of a scalar that are located together: all of a condition

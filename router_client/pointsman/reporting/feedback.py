@@ -68,9 +68,12 @@ class FeedbackQueue:
         """Take over batches in the spool that another process left, or for which there was no room in memory."""
         self._outbox.adopt()
 
-    def oldest(self) -> FeedbackBatch | None:
-        """Return the batch to send next; it stays in the outbox until it is accepted or refused."""
-        return self._outbox.oldest()
+    def oldest(self, now: float | None = None) -> FeedbackBatch | None:
+        """Return the batch to send next; it stays in the outbox until it is accepted or refused.
+
+        With `now`, only one that was due at that (monotonic) time.
+        """
+        return self._outbox.oldest(now)
 
     def accept(self, batch: FeedbackBatch) -> None:
         """Remove an accepted batch."""
@@ -84,14 +87,17 @@ class FeedbackQueue:
         self._dropped += dropped
         return dropped
 
-    def set_aside(self, batch: FeedbackBatch, numbers: set[int], seconds: float) -> bool:
-        """Let the other items of a batch pass those with these indexes. Return whether it has any of them."""
+    def set_aside(self, batch: FeedbackBatch, numbers: set[int], seconds: float, up_to: float) -> bool:
+        """Let the other items of a batch pass those with these indexes. Return whether it has any of them.
+
+        Each further time is twice as long as the last one, up to `up_to` seconds.
+        """
         named, others = batch.divided(numbers)
         if named is None:
             return False
         if others is not None:
             self._outbox.replace(batch, [named, others])
-        if self._outbox.postpone(named, seconds):
+        if self._outbox.postpone(named, seconds, up_to):
             log.warning(
                 "feedback on %d tasks waits: they were decided on a machine whose clock was ahead",
                 named.count,

@@ -130,7 +130,8 @@ class Sender:
         return True
 
     async def _send_feedback(self, transport: Transport) -> float:
-        while batch := self._feedback.oldest():
+        began = monotonic()  # what becomes due meanwhile waits for the next round, so that each one ends
+        while batch := self._feedback.oldest(began):
             answer = await transport.post("feedback", batch.body)
             if answer.status == COMMITTED:
                 self._feedback.accept(batch)
@@ -156,7 +157,7 @@ class Sender:
         ahead = {number for member, number in answer.bad_entries if member == "feedback"}
         least, most = _SET_ASIDE_S
         wait_s = min(max(answer.retry_after_s or 0.0, least), most)
-        return self._feedback.set_aside(batch, ahead, wait_s)
+        return self._feedback.set_aside(batch, ahead, wait_s, most)
 
     async def _send_samples(self, transport: Transport) -> None:
         """Send each message once, after everything else got through. Whatever happens to them, nothing waits for it."""
