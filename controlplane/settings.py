@@ -328,9 +328,7 @@ CSRF_FAILURE_VIEW = "controlplane.core.problems.csrf_failure"
 # --- Logs ---------------------------------------------------------------------------------------------
 # json: one object per line, for machines. text: for people. The default depends on whether stderr is a terminal.
 LOG_FORMAT = env.word("LOG_FORMAT", ("text", "json"), default="text" if sys.stderr.isatty() else "json")
-# With the other names that `logging` knows.
-_levels = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "WARN", "FATAL", "NOTSET")
-LOG_LEVEL = env.word("LOG_LEVEL", _levels, default="INFO")
+LOG_LEVEL = env.word("LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "WARN"), default="INFO")
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,

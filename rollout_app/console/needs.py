@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice
 
-from django.db.models import Q, QuerySet
+from django.db.models import Q, QuerySet, prefetch_related_objects
 from django.http import HttpRequest
 
 from controlplane.core import clock
 from controlplane.web.pages import person
 from rollout_app import actions
+from rollout_app.actions.approvals import number_needed
 from rollout_app.console.rollout_actions import ROLLOUT_ACTIONS, may_approve, why_not
 from rollout_app.console.views import visible
 from rollout_app.engine.states import ACTIVE, Event, State
@@ -35,13 +36,15 @@ class RolloutNeeds:
 
 def needs(request: HttpRequest) -> RolloutNeeds:
     """Return at most `SHOWN` of each. Stops checking rollouts as soon as enough are found."""
-    seen, now = visible(request).prefetch_related("approvals"), clock.now()
+    seen, now = visible(request), clock.now()
     active = list(seen.filter(state__in=sorted(ACTIVE)).order_by("state", "-created_at")[:_ASKED])
     written = seen.defer(None).defer(
         "evidence", "baseline__canonical"
     )  # checking a start needs the candidate's document
     idle = list(written.filter(state__in=sorted(_IDLE)).order_by("state", "-created_at")[:_ASKED])
     known = actions.surroundings_of([*active, *idle])
+    # Only where two must approve is it asked who has.
+    prefetch_related_objects([each for each in [*active, *idle] if number_needed(each) > 1], "approvals")
     waiting = (each for each in [*idle, *active] if may_approve(request, each, now, known))
     ready = (each for each in idle if _may_start(request, each, now, known))
     return RolloutNeeds(

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from django.http import HttpRequest
@@ -256,7 +257,9 @@ def action_named(name: str) -> RolloutAction:
 def offers(request: HttpRequest, rollout: Rollout) -> list[ActionOffer]:
     """Return all actions that the state allows, each with the reason if this person cannot take it."""
     refused = actions.refusals(rollout, clock.now())
-    edits = may_edit(request, rollout.workload)
+    edits = cache(
+        lambda: may_edit(request, rollout.workload)
+    )  # asked at most once, and not if no action needs it
     return [
         ActionOffer(
             action,
@@ -285,16 +288,14 @@ def why_not(
     rollout: Rollout,
     action: RolloutAction,
     refusal: actions.Refusal | None,
-    edits: bool | None = None,
+    edits: Callable[[], bool] | None = None,
 ) -> str:
-    """Return why this person cannot take the action; empty if they can. `edits`: `may_edit`, if already asked."""
+    """Return why this person cannot take the action; empty if they can. `edits`: `may_edit`, asked once for many."""
     environment = rollout.environment
     if not may(request, action.role, environment.name):
         return f"needs the role {action.role.value} in {environment.name}"
-    if action.role is Role.EDITOR:
-        edits = may_edit(request, rollout.workload) if edits is None else edits
-        if not edits:
-            return f"only editors of the team {rollout.workload.owner.name} can do it"
+    if action.role is Role.EDITOR and not (edits() if edits else may_edit(request, rollout.workload)):
+        return f"only editors of the team {rollout.workload.owner.name} can do it"
     if action.is_yes and not actions.is_somebody_else(rollout, str(person(request).pk)):
         return "you wrote or proposed it, so somebody else must approve it"
     if refusal is None and action.is_yes and _has_approved(request, rollout, action):

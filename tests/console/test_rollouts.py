@@ -116,7 +116,7 @@ def test_the_fragment_is_small_and_needs_few_queries(
 ) -> None:
     rollout = running(summaries, production)
     client = people("tom", "approver", "operator")
-    with django_assert_max_num_queries(14):
+    with django_assert_max_num_queries(16):
         response = client.get(page_of(rollout), headers=LIVE)
     assert response.status_code == 200
     assert "<html" not in text(response)

@@ -135,7 +135,7 @@ WRONG = {
     '{"inputs": [{"workload": "@", "sample_id": "s", "request": {}, "text": "x"}]}': 422,
     '{"inputs": [{"workload": "nobody", "sample_id": "s", "request": {}}]}': 422,
     '{"inputs": [], "note": "x"}': 422,
-    '{"inputs": [' + ",".join([ONE] * 101) + "]}": 422,
+    '{"inputs": [' + ",".join([ONE] * 101) + "]}": 413,
     '{"inputs": ["' + "x" * 300_000 + '"]}': 413,
 }
 

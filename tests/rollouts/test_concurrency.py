@@ -148,11 +148,11 @@ def test_it_does_not_take_back_a_rollout_that_completes_while_another_starts(
 
     first, second = actions.start_rollout(proposed(), actor=BEN, reason="go"), proposed()
     refusals = import_module("rollout_app.actions.refusals")  # the package exports a function of this name
-    checked = refusals._enabled
+    checked = refusals.refuse_disabled_models
     complete = partial(actions.complete_rollout, first.pk, actor=BEN, reason="all of it")
     with meanwhile(complete) as (begin, errors), monkeypatch.context() as patch:
         # `_models_enabled` lies between the two checks.
-        patch.setattr(refusals, "_enabled", lambda names: (begin(), checked(names))[1])
+        patch.setattr(refusals, "refuse_disabled_models", lambda *given: (begin(), checked(*given))[1])
         with pytest.raises(Conflict):
             actions.start_rollout(second.pk, actor=BEN, reason="go")
 

@@ -168,7 +168,7 @@ def test_every_write_of_the_api_accepts_a_reason(served: Workload) -> None:
         call("PATCH", "plans/p", {"description": "d"} | why, **any_version),
         call("DELETE", "plans/p?reason=because", **any_version),
         call("PUT", "workloads/w/guardrails/failure", {"margin": 0.5} | why),
-        call("DELETE", "workloads/w/guardrails/failure?reason=because"),
+        call("DELETE", "workloads/w/guardrails/failure?reason=because", **any_version),
         call("DELETE", f"memberships/{role.json()['id']}?reason=because"),
         call("POST", f"keys/{key.json()['key_id']}/revoke", why),
     ]
