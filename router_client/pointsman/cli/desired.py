@@ -199,7 +199,7 @@ def _yaml(file: Path, wrong: list[str]) -> Any:
         for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
     try:
-        content = yaml.load(file.read_bytes(), Loader)  # noqa: S506 - a subclass of SafeLoader
+        content = Loader(file.read_bytes()).get_single_data()
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         wrong.append(f"{file} is not valid YAML: {error}".replace("\n", " "))
         return None
