@@ -61,9 +61,8 @@ def edit_environment(
                 f"{environment.name} requires four eyes: turning it off needs a second person. Request it at "
                 f"/environments/{environment.name}/four-eyes-off, or use break-glass there."
             )
-        if (
-            approvals and not environment.four_eyes
-        ):  # without a change there would be no entry of the approval
+        if approvals and not environment.four_eyes:
+            # Without a change there would be no entry of the approval.
             raise Conflict(
                 f"{environment.name} no longer requires a second person: reject or withdraw this request."
             )

@@ -10,7 +10,6 @@ from controlplane.core.ids import uuid7
 from rollout_app.actions.proposals import outline
 from rollout_app.actions.refusals import require
 from rollout_app.actions.transitions import (
-    CLEARED,
     audited_transaction,
     loaded,
     locked_now,
@@ -55,7 +54,6 @@ def _serve_baseline(
                 "rollback_reason": reason,
                 "paused_at": None,
                 "readback": {},
-                **CLEARED,
             },
             evidence=evidence,
         )

@@ -128,7 +128,7 @@ def complete_rollout(
             actor=actor,
             reason=reason,
             serve={**serving_only(rollout.candidate), "replaces": rollout.baseline},
-            changes={"ended_at": clock.now(), **CLEARED},
+            changes={"ended_at": clock.now()},
             evidence=evidence,
         )
 

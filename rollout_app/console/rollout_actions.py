@@ -257,9 +257,8 @@ def action_named(name: str) -> RolloutAction:
 def offers(request: HttpRequest, rollout: Rollout) -> list[ActionOffer]:
     """Return all actions that the state allows, each with the reason if this person cannot take it."""
     refused = actions.refusals(rollout, clock.now())
-    edits = cache(
-        lambda: may_edit(request, rollout.workload)
-    )  # asked at most once, and not if no action needs it
+    # Asked at most once, and not if no action needs it.
+    edits = cache(lambda: may_edit(request, rollout.workload))
     return [
         ActionOffer(
             action,

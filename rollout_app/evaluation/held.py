@@ -30,9 +30,8 @@ def tell() -> int:
 def _longest(rollout: Rollout) -> timedelta:
     """Return how long the stage may take, pauses included, before it counts as held for too long."""
     minutes: float = settings.HELD_AFTER_MINUTES
-    if (
-        rollout.hold_code == EVIDENCE
-    ):  # its plan makes it wait; one minute, in which the evaluation ends the wait
+    if rollout.hold_code == EVIDENCE:
+        # Its plan makes it wait; one minute more, in which the evaluation ends the wait.
         minutes = max(minutes, Stage.from_dict(rollout.stages[rollout.stage]).min_minutes + 1)
     return timedelta(minutes=minutes, seconds=rollout.paused_s)
 

@@ -89,7 +89,7 @@ class _Started:
     progress: Progress
     calibrated_now: bool  # whether this evaluation measured the reference
     before: int  # Unix minute: the first that is still open; 0 without outcomes
-    measured: Reference | None = None  # measured by this evaluation, but still on too few outcomes
+    measured: Reference | None = None  # by this evaluation, perhaps on too few outcomes
 
     def unjudged_minutes(self) -> minute_totals.MinuteQuery:
         """Return the minutes that are not in a window yet. The shadow gate also counts open minutes."""
@@ -133,7 +133,7 @@ def _start(subject: Subject, now: datetime) -> _Started:
     before = closes_before(
         now=now, lag_s=subject.lag_s, newest_minute=minute_totals.minute_of(newest), last_received_at=received
     )
-    return _Started(subject, progress, calibrated_now, before, None if calibrated_now else measured)
+    return _Started(subject, progress, calibrated_now, before, measured)
 
 
 # --- judge one -------------------------------------------------------------------------------------------

@@ -207,7 +207,12 @@ def log_e_below(n: int, x: int, bound: float, expected: float, deff: float = 1.0
     guess = max(expected, bound / 10)
     if guess >= bound:  # a guess above the bound would count failures as evidence of safety
         guess = bound / 2
-    return (x * math.log(guess / bound) + (n - x) * math.log((1 - guess) / (1 - bound))) / deff
+    return _log_ratio_of(guess, bound, n, x) / deff
+
+
+def _log_ratio_of(guess: float, bound: float, n: int, x: int) -> float:
+    """Return the ln likelihood ratio of one rate against another for x bad of n tasks."""
+    return x * math.log(guess / bound) + (n - x) * math.log((1 - guess) / (1 - bound))
 
 
 def log_e_within(n: int, x: int, bound: float, expected: float, deff: float = 1.0) -> float:
@@ -222,10 +227,7 @@ def log_e_within(n: int, x: int, bound: float, expected: float, deff: float = 1.
     guesses = [psi * odds / (1 + psi * odds) for psi in WITHIN_PSIS]
     if 0 < expected < bound:
         guesses.append(expected)
-    logs = [
-        (x * math.log(guess / bound) + (n - x) * math.log((1 - guess) / (1 - bound))) / deff
-        for guess in guesses
-    ]
+    logs = [_log_ratio_of(guess, bound, n, x) / deff for guess in guesses]
     return log_sum_exp(logs) - math.log(len(guesses))
 
 

@@ -69,7 +69,7 @@ class Server:
 
     def get(self, path: str, **query: Any) -> Any:
         """Return the document. Raises `Refused`."""
-        return self._read(path, {name: value for name, value in query.items() if value is not None})[0]
+        return self._read(path, query)[0]
 
     def text(self, path: str) -> str:
         """Return a report in Markdown."""
@@ -89,8 +89,7 @@ class Server:
 
     def every(self, path: str, **query: Any) -> Iterator[Any]:
         """Yield all items of a list, page by page."""
-        given: Mapping[str, Any] = {name: value for name, value in query.items() if value is not None}
-        given = {**given, "limit": 200}
+        given: Mapping[str, Any] = {**query, "limit": 200}
         while True:
             page, answer = self._read(path, given)
             if not isinstance(page.get("items"), list):
@@ -102,7 +101,8 @@ class Server:
             given = dict(parse_qsl(urlsplit(page["next"]).query))
 
     def _read(self, path: str, query: Mapping[str, Any]) -> tuple[dict[str, Any], httpx.Response]:
-        page, answer = self._ask("GET", path, params=query)
+        given = {name: value for name, value in query.items() if value is not None}
+        page, answer = self._ask("GET", path, params=given)
         return _object(page, answer), answer
 
     def check(self) -> None:

@@ -37,8 +37,8 @@ class Outbox(Generic[P]):
         self._max_bytes, self._spool = max_bytes, spool
         self._lock = threading.Lock()
         self._waiting: OrderedDict[str, P] = OrderedDict()
-        self._later: dict[str, float] = {}
-        self._waits: dict[str, float] = {}  # seconds, of those that were postponed
+        # What was postponed: until when (monotonic), and for how many seconds.
+        self._later: dict[str, tuple[float, float]] = {}
         self._bytes = 0
         self._expected = 0
 
@@ -77,7 +77,8 @@ class Outbox(Generic[P]):
         """
         now = monotonic() if now is None else now
         with self._lock:
-            return next((one for one in self._waiting.values() if self._later.get(one.id, now) <= now), None)
+            due = (one for one in self._waiting.values() if self._later.get(one.id, (now, 0.0))[0] <= now)
+            return next(due, None)
 
     def postpone(self, message: P, seconds: float, up_to: float | None = None) -> bool:
         """Send the others first. Return whether it is the first time for this message.
@@ -85,17 +86,16 @@ class Outbox(Generic[P]):
         With `up_to`, each further time is twice as long as the last one, up to so many seconds.
         """
         with self._lock:
-            last = self._waits.get(message.id)
+            last = self._later.get(message.id)
             if last is not None and up_to is not None:
-                seconds = min(max(seconds, 2 * last), up_to)
-            self._later[message.id], self._waits[message.id] = monotonic() + seconds, seconds
+                seconds = min(max(seconds, 2 * last[1]), up_to)
+            self._later[message.id] = monotonic() + seconds, seconds
         return last is None
 
     def forget(self, message: P) -> None:
         """Remove a message that was accepted or never will be."""
         with self._lock, suppress(KeyError):
             self._later.pop(message.id, None)
-            self._waits.pop(message.id, None)
             del self._waiting[message.id]
             self._bytes -= len(message.body)
         if self._spool is not None:
@@ -115,7 +115,7 @@ class Outbox(Generic[P]):
             lost = sum(
                 p.count for p in self._waiting.values() if self._spool is None or p.id not in self._spool
             )
-            self._waiting, self._later, self._waits, self._bytes = OrderedDict(), {}, {}, 0
+            self._waiting, self._later, self._bytes = OrderedDict(), {}, 0
             self.dropped += lost
         return lost
 
@@ -139,6 +139,5 @@ class Outbox(Generic[P]):
                 _, oldest = self._waiting.popitem(last=False)
                 self._bytes -= len(oldest.body)
                 self._later.pop(oldest.id, None)
-                self._waits.pop(oldest.id, None)
                 if self._spool is None or oldest.id not in self._spool:
                     self.dropped += oldest.count
