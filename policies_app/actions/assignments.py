@@ -37,9 +37,13 @@ def serve_first(
     If the environment requires four eyes, this needs another person's approval (`change_requests`) or break-glass, also
     after a stop: otherwise stop and serve would put any version on traffic.
     """
-    workload = version.workload
-    subject = _audit_subject(environment, workload)
+    subject = _audit_subject(environment, version.workload)
     with log.attempt(actor=actor, action="assignment.serve_first", reason=reason, **subject):
+        # Locked before the environment, as in `edit_workload`: an edit of the unit does not see an assignment that is
+        # not committed, and so would not publish it.
+        workload = version.workload = Workload.objects.select_for_update(no_key=True).get(
+            pk=version.workload_id
+        )
         revision = draw_revision(environment.pk, workload.pk, "assignment.serve_first")
         if Assignment.objects.filter(environment=environment, workload=workload).exists():
             raise AlreadyExists(

@@ -5,19 +5,22 @@ spent, a new revision sets the rollout's mirror share to 0 for all routers until
 same workload on the same day has the full budget again.
 """
 
+import logging
 from dataclasses import dataclass
 from datetime import datetime
 
 from controlplane.audit import log
 from controlplane.core import clock
 from controlplane.core.actors import SYSTEM
-from controlplane.core.errors import PointsmanError
+from controlplane.core.errors import RolloutMoved
 from controlplane.web.display import money
 from policies_app.actions import served_assignment
 from rollout_app.actions.transitions import audited_transaction, lock_unmoved, place, serve_now, serving_stage
 from rollout_app.engine.evidence import Stage
 from rollout_app.engine.states import State
 from rollout_app.models import ArmTotals, Rollout
+
+logger = logging.getLogger(__name__)
 
 LEAST_UNPRICED = 50  # mirrored tasks of a day: if none of them has a cost, no budget can be enforced
 _NUSD = 10**9
@@ -53,8 +56,13 @@ def keep_mirror_budgets(now: datetime | None = None) -> int:
         state__in=[State.RUNNING, State.PAUSED], workload__mirror_budget_usd__isnull=False
     ).select_related("environment", "workload", "baseline", "candidate")
     for rollout in rows.defer("evidence"):
-        if Stage.from_dict(rollout.stages[rollout.stage]).mirror_pcm:
-            changed += _keep(rollout, now)
+        try:
+            if Stage.from_dict(rollout.stages[rollout.stage]).mirror_pcm:
+                changed += _keep(rollout, now)
+        except RolloutMoved:
+            pass  # the next run looks again
+        except Exception:  # the budgets of the other rollouts must be kept
+            logger.exception("the mirror budget of rollout %s could not be checked", rollout.pk)
     return changed
 
 
@@ -62,22 +70,23 @@ def _keep(rollout: Rollout, now: datetime) -> bool:
     budget = round((rollout.workload.mirror_budget_usd or 0) * _NUSD)
     day = mirror_day(rollout, now)
     stop = day.spent_nusd >= budget or not day.is_priced
-    mirrors = served_assignment(rollout.environment_id, rollout.workload_id).mirror_pcm
-    if stop == (mirrors == 0):
+    if stop == (_mirrors(rollout) == 0):
         return False
-    try:
-        _serve(rollout, _reason(day, budget, stop), stop, day)
-    except PointsmanError:  # the rollout moved in the meantime; the next run tries again
-        return False
-    return True
+    return _serve(rollout, _reason(day, budget, stop), stop, day)
 
 
-def _serve(rollout: Rollout, reason: str, stop: bool, day: MirrorDay) -> None:
+def _mirrors(rollout: Rollout) -> int:
+    return served_assignment(rollout.environment_id, rollout.workload_id).mirror_pcm
+
+
+def _serve(rollout: Rollout, reason: str, stop: bool, day: MirrorDay) -> bool:
     serve = serving_stage(rollout, rollout.stage)
-    before = {"mirror_pcm": 0 if not stop else serve["mirror_pcm"]}
     serve["mirror_pcm"] = 0 if stop else serve["mirror_pcm"]
     with audited_transaction(rollout, "rollout.mirrors", actor=SYSTEM, reason=reason) as reason:
         lock_unmoved(rollout)
+        before = {"mirror_pcm": _mirrors(rollout)}  # another run may have acted since
+        if before["mirror_pcm"] == serve["mirror_pcm"]:
+            return False
         revision = serve_now(rollout, "rollout.mirrors", serve)
         log.record(
             actor=SYSTEM,
@@ -88,6 +97,7 @@ def _serve(rollout: Rollout, reason: str, stop: bool, day: MirrorDay) -> None:
             evidence={"mirrored": day.tasks, "spent_nusd": day.spent_nusd},
             **place(rollout),
         )
+    return True
 
 
 def _reason(day: MirrorDay, budget: int, stop: bool) -> str:

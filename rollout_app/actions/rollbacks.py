@@ -12,6 +12,7 @@ from rollout_app.actions.refusals import require
 from rollout_app.actions.transitions import (
     audited_transaction,
     loaded,
+    lock_for_move,
     locked_now,
     move,
     serving_only,
@@ -87,6 +88,7 @@ def revert_rollout(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) 
     """
     rollout = loaded(rollout)
     with audited_transaction(rollout, "rollout.revert", actor=actor, reason=reason) as reason:
+        lock_for_move(rollout)
         require(rollout, Event.REVERT, clock.now())
         name = "immediate"
         stages = plans.check(plans.SAVED[name][1])  # not the row, which people may edit

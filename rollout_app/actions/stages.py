@@ -13,12 +13,14 @@ from rollout_app.actions.transitions import (
     audited_transaction,
     loaded,
     lock_criteria,
+    lock_for_move,
     locked_now,
     move,
     serving_only,
     serving_stage,
 )
 from rollout_app.engine.evidence import Stage
+from rollout_app.engine.reference import Reference
 from rollout_app.engine.states import Event
 from rollout_app.models import Approval, Rollout
 from rollout_app.outcomes import baseline
@@ -28,33 +30,44 @@ def start_rollout(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) -
     """Enter the first stage. The approval is checked again against what would start now."""
     rollout = loaded(rollout)
     with audited_transaction(rollout, "rollout.start", actor=actor, reason=reason) as reason:
-        lock_criteria(rollout)
+        reference = _measured(rollout, Event.START)
+        lock_for_move(rollout)
         now = clock.now()
         require(rollout, Event.START, now)
         approvals = [*start_approvals(rollout), *_stage_approvals(rollout, 0)]
-        return _start(rollout, Event.START, now, actor=actor, reason=reason, approvals=approvals)
+        return _start(rollout, Event.START, now, reference, actor=actor, reason=reason, approvals=approvals)
 
 
 def break_glass_start(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) -> Rollout:
     """Start without an approval, even in a freeze. Takes one named operator, and the audit log marks it clearly."""
     rollout = loaded(rollout)
     with audited_transaction(rollout, "rollout.break_glass", actor=actor, reason=reason) as reason:
-        lock_criteria(rollout)
+        reference = _measured(rollout, Event.BREAK_GLASS)
+        lock_for_move(rollout)
         now = clock.now()
         require(rollout, Event.BREAK_GLASS, now)
-        return _start(rollout, Event.BREAK_GLASS, now, actor=actor, reason=reason, approvals=[])
+        return _start(rollout, Event.BREAK_GLASS, now, reference, actor=actor, reason=reason, approvals=[])
+
+
+def _measured(rollout: Rollout, event: Event) -> Reference:
+    """Measure the baseline, unless the start is refused. Reading a week of outcomes takes longest, so it is done before
+    the environment is locked; the caller checks again afterwards."""
+    lock_criteria(rollout)
+    now = clock.now()
+    require(rollout, event, now)
+    return baseline.reference(rollout, now)
 
 
 def _start(
     rollout: Rollout,
     event: Event,
     now: datetime,
+    reference: Reference,
     *,
     actor: Actor,
     reason: str,
     approvals: list[Approval],
 ) -> Rollout:
-    reference = baseline.reference(rollout, now)
     # Rollouts proposed by older releases have no guardrails yet; set them now.
     guardrails = rollout.guardrails if rollout.terms else fixed_at_proposal(rollout, actor)["guardrails"]
     rollout.reference = reference.as_dict()
@@ -84,12 +97,12 @@ def advance_rollout(
     """Enter the next stage, or stage `to` if all stages before it are skippable. After the last, use
     `complete_rollout`.
 
-
     A person may advance a rollout that is on hold, unless a freeze, a pin, a disabled model or a missing
     approval prevents it.
     """
     rollout = loaded(rollout)
     with audited_transaction(rollout, "rollout.advance", actor=actor, reason=reason) as reason:
+        lock_for_move(rollout)
         now = clock.now()
         require(rollout, Event.ADVANCE, now)
         following = _following(rollout, to)
@@ -121,6 +134,7 @@ def complete_rollout(
     """Make the candidate the baseline. Afterwards only a revert undoes it."""
     rollout = loaded(rollout)
     with audited_transaction(rollout, "rollout.complete", actor=actor, reason=reason) as reason:
+        lock_for_move(rollout)
         require(rollout, Event.COMPLETE, clock.now())
         return move(
             rollout,

@@ -162,6 +162,21 @@ def lock_unmoved(rollout: Rollout) -> None:
         raise _moved_error(rollout)
 
 
+def lock_for_move(rollout: Rollout) -> None:
+    """Lock what decides whether a rollout may move. Check the conditions after this, not before.
+
+    The environment's row covers freezes, four eyes, pins, what is served and disabled models: each of these changes
+    locks it. If approvals are needed, the log's head covers the roles of the approvers. Otherwise a change that was
+    answered "done" while the move waited for a lock would be followed by a move that it forbids.
+
+    The order is the same everywhere: workload (`lock_criteria`), rollout, environment, the log's head.
+    """
+    lock_unmoved(rollout)
+    environment = Environment.objects.select_for_update(no_key=True).get(pk=rollout.environment_id)
+    if rollout.four_eyes or environment.four_eyes:
+        log.locked_head()
+
+
 def _compare_and_swap(rollout: Rollout, before: Mapping[str, Any], values: Mapping[str, Any]) -> None:
     """Write `values` if the rollout still matches `before` (compare-and-swap); otherwise raise and write nothing."""
     try:

@@ -13,6 +13,7 @@ from controlplane.core.actors import SYSTEM
 from policies_app import actions as policies
 from policies_app.models import Assignment
 from rollout_app import actions
+from rollout_app.actions import mirrors
 from rollout_app.actions.mirrors import MirrorDay, keep_mirror_budgets, mirror_day
 from rollout_app.models import ArmTotals, Rollout
 from tests.support import builders
@@ -139,3 +140,43 @@ def test_a_rollout_that_advances_at_the_same_moment_is_not_changed(
     assert keep_mirror_budgets() == 0
     assert Assignment.objects.get().mode == "percentage"
     assert not Entry.objects.filter(action="rollout.mirrors").exists()
+
+
+def test_of_two_runs_at_once_one_acts(rollout: Rollout, monkeypatch: pytest.MonkeyPatch) -> None:
+    mirrored(rollout, 10, 2.0)
+    reason, others = mirrors._reason, iter([keep_mirror_budgets])
+
+    def reason_after_the_other_run(*given: Any) -> str:
+        for run in others:
+            assert run() == 1
+        return reason(*given)
+
+    monkeypatch.setattr(mirrors, "_reason", reason_after_the_other_run)
+
+    assert keep_mirror_budgets() == 0
+
+    assert share() == (0, 0)
+    assert Entry.objects.filter(action="rollout.mirrors").count() == 1
+
+
+def test_a_rollout_that_cannot_be_checked_does_not_keep_the_others_from_it(
+    rollout: Rollout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirrored(rollout, 10, 2.0)
+    other = builders.workload()
+    builders.served(rollout.environment, other)
+    policies.edit_workload(other, actor=SYSTEM, mirror_budget_usd="1.00")
+    broken = actions.propose_rollout(
+        rollout.environment, other, builders.version(other), plan=STAGES, reason="r", actor=SYSTEM
+    )
+    actions.start_rollout(broken, actor=SYSTEM, reason="now")
+    day = mirrors.mirror_day
+
+    def unreadable(given: Rollout, now: Any) -> MirrorDay:
+        if given.pk == broken.pk:
+            raise ValueError("an unreadable row")
+        return day(given, now)
+
+    monkeypatch.setattr(mirrors, "mirror_day", unreadable)
+
+    assert keep_mirror_budgets() == 1
