@@ -18,6 +18,7 @@ SAFE = ((0.65, 0.1), (0.8, 0.2), (1.0, 0.5), (1.1, 0.2))
 SHIFT = ((12.0, 0.4), (25.0, 0.3), (100.0, 0.3))
 OVER = ("over 50", "over 75", "over 90")
 WITHIN = (0.05, 0.2, 0.5, 0.7, 0.85)
+NEARER = 0.1  # the weight of candidates nearer to the margin
 STEADY = ("error", "fallback", "retry")
 GRADED = ("failure", "quality", "cost_per_success")
 RATIOS = ("cost_per_success", "quality")
@@ -232,9 +233,15 @@ class Rate(Measure):
         grid, known = [(psi, w) for psi, w in SAFE if psi < psi_m], dict(map(tuple, llr))
         exact = [psi for psi in known if math.isclose(psi, psi_m, rel_tol=1e-12)]
         border, total = known[exact[0]] if exact else at(llr, psi_m), sum(w for _, w in grid)
-        return self.mixture([known[psi] - border for psi, _ in grid], [w / total for _, w in grid], self.deff)
+        nearer = [psi for psi, _ in HARM[1:] if psi <= psi_m / 1.4]
+        grid = [(psi, w / total * (1 - NEARER if nearer else 1)) for psi, w in grid]
+        grid += [(psi, NEARER / len(nearer)) for psi in nearer]
+        return self.mixture([known[psi] - border for psi, _ in grid], [w for _, w in grid], self.deff)
 
     def alone(self, pm, extra):
+        return ln_sum([(1 - NEARER, self.below(pm, extra)), (NEARER, self.within(pm, extra))])
+
+    def below(self, pm, extra):
         n, x = (self.sums["all"]["candidate"][key] + extra for key in ("n", "x"))
         if not n or not 0 < pm < 1:
             return 0.0

@@ -15,7 +15,7 @@ from policies_app.actions import edit_environment
 from policies_app.models import Revision
 from rollout_app import actions
 from rollout_app.engine.states import ACTIVE, State
-from rollout_app.engine.stats.rates import HARM_GRID, SAFE_GRID, log_e_below, margin_odds_ratio
+from rollout_app.engine.stats.rates import HARM_GRID, SAFE_GRID, log_e_alone, margin_odds_ratio
 from rollout_app.evaluation.reconcile import reconcile
 from rollout_app.models import Rollout, Transition, VerdictRecord
 from tests.support import builders, places
@@ -161,7 +161,7 @@ def test_a_verdict_can_be_recomputed_from_its_row() -> None:
         sum(w / total * math.exp((llr[psi] - llr[psi_m]) / reference["deff"]) for psi, w in grid)
     )
     n, x = sums["candidate"]["n"], sums["candidate"]["x"]
-    alone = log_e_below(n, x, margin, reference["rates"]["failure"], reference["deff"])
+    alone = log_e_alone(n, x, margin, reference["rates"]["failure"], reference["deff"])
     assert stored["log_e_safe"] == pytest.approx(max(compared, alone))
     harmful = stored["estimate"] >= 0.02 and stored["log_e_harm"] + math.log(0.30) >= math.log(20)
     assert row.verdict == (

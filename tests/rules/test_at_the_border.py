@@ -13,8 +13,9 @@ from rollout_app.engine.measures.rate_parts import RatePart
 from rollout_app.engine.measures.rates import RateDifference
 from rollout_app.engine.measures.ratios import RatioChange
 from rollout_app.engine.measures.shares import DIFFERING, Shares
-from rollout_app.engine.measures.sufficient import MissingStatistics, RateStatistics
+from rollout_app.engine.measures.sufficient import MissingStatistics, RateStatistics, RateStep
 from rollout_app.engine.metrics import Metric
+from rollout_app.engine.reference import Reference
 from rollout_app.engine.stats import missing, rates
 from rollout_app.engine.stats.ratios import Moments
 from tests.support.evidence_builders import REFERENCE, arm, ledger
@@ -116,3 +117,25 @@ def test_differing_tasks_that_the_baseline_lacks_are_no_evidence_of_safety(diffe
     measure.whole.stats.add(few, few)
     measure._part(DIFFERING).stats.add(Moments(60, 60, 50, 90, 50, 50), differing)
     assert measure.safe(0.5, Conditions()) == measure.safe(0.5, Conditions(differing=0.3)) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("metric", "margin", "before", "now"),
+    [
+        (Metric.ERROR, 0.01, 0.001, 0.006),
+        (Metric.FAILURE, 0.02, 0.001, 0.011),
+        (Metric.FAILURE, 0.02, 0.01, 0.02),
+    ],
+)
+def test_half_a_margin_more_of_what_hardly_ever_happens_is_shown_to_be_within_the_margin(
+    metric: Metric, margin: float, before: float, now: float
+) -> None:
+    """It held for good: the rate before the rollout was the only guess, and each bad task beyond it counted as evidence
+    of the margin."""
+    n = 40_000
+    measure = RateDifference(metric, margin, 1.0, Reference(outcomes=5_000, rates={metric: before}), [0.5])
+    counts = (n, round(n * now), n, round(n * before))
+    measure.parts["all"].stats.take(RateStep(counts, measure.psis))
+
+    assert measure.safe(margin, Conditions()) > math.log(20)
+    assert measure.safe(0.45 * margin, Conditions()) < 0

@@ -68,7 +68,13 @@ def alone(case: dict[str, Any]) -> float:
     bound = case["delta"]
     guess = max(case["p_ref"], bound / 10)
     guess = bound / 2 if guess >= bound else guess
-    return x * math.log(guess / bound) + (n - x) * math.log((1 - guess) / (1 - bound)) if n else 0.0
+    nearer = [odds * bound / (1 - bound + odds * bound) for odds in (0.05, 0.2, 0.5, 0.7, 0.85)]
+    nearer += [case["p_ref"]] if 0 < case["p_ref"] < bound else []
+    weights = [0.9, *[0.1 / len(nearer)] * len(nearer)]
+    lines = [x * math.log(p / bound) + (n - x) * math.log((1 - p) / (1 - bound)) for p in (guess, *nearer)]
+    return (
+        math.log(math.fsum(w * math.exp(line) for w, line in zip(weights, lines, strict=True))) if n else 0.0
+    )
 
 
 @pytest.mark.parametrize("case", VECTORS["rate_guard"], ids=lambda case: case["name"])

@@ -57,6 +57,21 @@ def test_it_tests_one_arm_against_a_bound(case: Case) -> None:
     assert found == close(case["out"])
 
 
+@pytest.mark.parametrize("case", VECTORS["alone"])
+def test_it_judges_the_candidates_rate_alone(case: Case) -> None:
+    given = case["in"]
+    assert rates.log_e_alone(given["n"], given["x"], given["bound"], given["p_ref"]) == close(case["out"])
+
+
+@pytest.mark.parametrize("case", VECTORS["safe"])
+def test_it_compares_with_candidates_that_keep_the_margin(case: Case) -> None:
+    given = case["in"]
+    found = llrs(given["strata"], (*rates.HARM_PSIS, *rates.SAFE_PSIS, given["margin"]))
+    places, log_weights = rates.safe_alternatives(given["margin"])
+    log_e = rates.log_mixture([found[place] - found[-1] for place in places], log_weights)
+    assert log_e == close(case["out"])
+
+
 @pytest.mark.parametrize("case", VECTORS["level"])
 def test_it_takes_margins_at_the_baselines_present_rate(case: Case) -> None:
     given = case["in"]

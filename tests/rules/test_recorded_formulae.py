@@ -292,7 +292,9 @@ def counted() -> Table:
         "odds": each(
             rates.margin_odds_ratio, *product((0.0, 0.01, 0.3, 0.97, 1.0), (0.001, 0.0, 0.02, 0.2, 0.7))
         ),
-        "alternatives": [rates.safe_alternatives(psi) for psi in (0.8, 0.9, 1.0, 1.05, 1.1, 1.2, 3.0)],
+        "alternatives": [
+            rates.safe_alternatives(psi) for psi in (0.8, 0.9, 1.0, 1.05, 1.1, 1.2, 2.09, 2.11, 3.0, 25.0)
+        ],
         "harm": [
             rates.harm_above(ON_GRID, given, psi, d)
             for given, psi, d in product((llrs, unseen), psis, (1.0, 2.5))
@@ -306,6 +308,10 @@ def counted() -> Table:
         "below": each(
             rates.log_e_below,
             *product((0, 40), (0, 3, 9), (0.0, 0.1, 1.0), (0.0, 0.01, 0.05, 0.1, 0.3), (1.0, 2.0)),
+        ),
+        "alone": each(
+            rates.log_e_alone,
+            *product((0, 40), (0, 3, 9), (0.0, 0.1, 1.0), (0.0, 0.05, 0.1, 0.3), (1.0, 2.0)),
         ),
         "above": each(rates.log_e_above, *product((0, 40), (0, 3, 9), (0.0, 0.1, 1.0), (1.0, 2.0))),
         "mh": [rates.mantel_haenszel(STRATA[:at]) for at in range(9)],

@@ -77,17 +77,21 @@ def test_it_interpolates_the_log_likelihood_ratio(psi: float) -> None:
     assert rates.log_ratio_at(psis, llr, 1.0) == pytest.approx(0, abs=1e-12)
 
 
-@pytest.mark.parametrize("true", [1.5, 2.0, 4.0])
-def test_its_safe_is_an_e_value(true: float) -> None:
+@pytest.mark.parametrize(("margin", "true"), [(1.5, 1.5), (1.5, 2.0), (1.5, 4.0), (12.0, 12.0), (12.0, 30.0)])
+def test_its_safe_is_an_e_value(margin: float, true: float) -> None:
     """The expectation is 1 at the margin, and lower for greater harm."""
-    nt, nc, bad, margin = 12, 18, 8, 1.5
+    nt, nc, bad = 12, 18, 8
     h = stats.nchypergeom_fisher(nt + nc, bad, nt, true)
-    psis = [*(psi for psi, _ in rates.SAFE_GRID), margin]
+    places, log_weights = rates.safe_alternatives(margin)
+    psis = [*rates.HARM_PSIS, *rates.SAFE_PSIS, margin]
+    assert {psis[place] for place in places} == {
+        *rates.SAFE_PSIS,
+        *([1.5, 2.0, 3.0, 6.0] if margin == 12 else []),
+    }
     total = 0.0
     for x in range(bad + 1):
-        llr = dict(zip(psis, rates.stratum_llrs(nt, x, nc, bad - x, psis), strict=True))
-        alternatives, log_weights = rates.safe_alternatives(margin)
-        e = rates.log_mixture([llr[psi] - llr[margin] for psi in alternatives], log_weights)
+        llr = rates.stratum_llrs(nt, x, nc, bad - x, psis)
+        e = rates.log_mixture([llr[place] - llr[-1] for place in places], log_weights)
         total += h.pmf(x) * math.exp(e)
     assert total == pytest.approx(1, abs=1e-9) if true == margin else total < 1
 
@@ -96,7 +100,7 @@ def test_its_safe_is_an_e_value(true: float) -> None:
 def test_its_one_arm_tests_are_e_values_at_the_bound(bound: float, expected: float) -> None:
     n = 40
     binomial = stats.binom(n, bound)
-    safe = sum(binomial.pmf(x) * math.exp(rates.log_e_below(n, x, bound, expected)) for x in range(n + 1))
+    safe = sum(binomial.pmf(x) * math.exp(rates.log_e_alone(n, x, bound, expected)) for x in range(n + 1))
     harm = sum(binomial.pmf(x) * math.exp(rates.log_e_above(n, x, bound)) for x in range(n + 1))
     assert (safe, harm) == (pytest.approx(1), pytest.approx(1))
 

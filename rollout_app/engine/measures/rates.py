@@ -240,7 +240,7 @@ class RateDifference(Rate):
         compared = self._compared(stats, p, margin, excess, conditions.deff)
         allowed = margin + (self.p_ref if self.spec.steady else 0.0)
         unknown = round(excess.tasks) if excess.candidate else 0
-        alone = rates.log_e_below(
+        alone = rates.log_e_alone(
             stats.nt + unknown, stats.xt + unknown, allowed, self.p_ref, conditions.deff
         )
         return max(alone, compared)
@@ -265,9 +265,9 @@ class RateDifference(Rate):
         if psi is None or psi <= 1:
             return 0.0 if adjusted > 0 else -math.inf
         psi = min(psi, rates.HARM_PSIS[-1])  # the grid for units goes further, but is not for safe claims
-        psis, log_weights = rates.safe_alternatives(psi)
-        at_margin, first = self._llr_at(stats, psi), len(rates.HARM_PSIS)
-        llrs = [llr - at_margin for llr in stats.llr[first : first + len(psis)]]
+        places, log_weights = rates.safe_alternatives(psi)
+        at_margin = self._llr_at(stats, psi)
+        llrs = [stats.llr[place] - at_margin for place in places]
         return rates.log_mixture(llrs, log_weights, deff)
 
     def _llr_at(self, stats: RateStatistics, psi: float) -> float:

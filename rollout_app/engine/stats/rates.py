@@ -25,6 +25,8 @@ HARM_LOG_WEIGHTS = tuple(math.log(weight) for _, weight in HARM_GRID)
 # near it is unknown as well. A known ratio never comes near it: that would take 10^14 tasks.
 UNSEEN = -1e15
 WITHIN_PSIS = (0.05, 0.2, 0.5, 0.7, 0.85)  # from a candidate far below a bound to one just below it
+NEARER = 0.1  # weight, in evidence of safety, of candidates that are nearer to the margin than usual ones
+_FIRST_NEARER, _APART = 1, 1.4  # from the odds ratio 1.5 on, and at most the margin's divided by 1.4
 N_OPT = 500  # number of tasks at which intervals and cost evidence are sharpest
 
 _NEGLIGIBLE = 1e-17
@@ -113,14 +115,26 @@ def level(n: int, x: int, p_ref: float, deff: float = 1.0) -> float:
     return max(p_ref, now - math.sqrt(deff * now * (1 - now) / n))
 
 
-def safe_alternatives(psi_margin: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the odds ratios of SAFE_GRID below the margin's, and the logarithms of their weights."""
-    return _safe_alternatives(bisect_left(SAFE_PSIS, psi_margin))
+def safe_alternatives(psi_margin: float) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Return the indices of candidates that keep the margin, in HARM_PSIS + SAFE_PSIS, and their log weights.
+
+    They are the points of SAFE_GRID below the margin's odds ratio. If that is far above them, because hardly anything
+    fails in the baseline, a tenth of the weight goes to points of HARM_GRID in between: without them, a candidate half
+    a margin worse looks more like the margin than like any of these, however much evidence there is.
+    """
+    nearer = bisect_right(HARM_PSIS, psi_margin / _APART) - _FIRST_NEARER
+    return _safe_alternatives(bisect_left(SAFE_PSIS, psi_margin), max(nearer, 0))
 
 
 @cache
-def _safe_alternatives(n: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    return SAFE_PSIS[:n], _log_shares([weight for _, weight in SAFE_GRID[:n]])
+def _safe_alternatives(usual: int, nearer: int) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    log_weights = _log_shares([weight for _, weight in SAFE_GRID[:usual]])
+    places = tuple(range(len(HARM_PSIS), len(HARM_PSIS) + usual))
+    if not nearer:
+        return places, log_weights
+    kept = tuple(log_weight + math.log(1 - NEARER) for log_weight in log_weights)
+    between = tuple(range(_FIRST_NEARER, _FIRST_NEARER + nearer))
+    return (*places, *between), (*kept, *[math.log(NEARER / nearer)] * nearer)
 
 
 @cache
@@ -229,6 +243,15 @@ def log_e_within(n: int, x: int, bound: float, expected: float, deff: float = 1.
         guesses.append(expected)
     logs = [_log_ratio_of(guess, bound, n, x) / deff for guess in guesses]
     return log_sum_exp(logs) - math.log(len(guesses))
+
+
+def log_e_alone(n: int, x: int, bound: float, expected: float, deff: float = 1.0) -> float:
+    """Return ln E of one arm against "rate >= bound": `log_e_below`, with a tenth of the weight on `log_e_within`.
+
+    `log_e_below` is sharp where hardly anything fails, but counts a candidate at half the bound as one beyond it.
+    """
+    below, within = (of(n, x, bound, expected, deff) for of in (log_e_below, log_e_within))
+    return log_sum_exp([math.log(1 - NEARER) + below, math.log(NEARER) + within])
 
 
 def log_e_above(n: int, x: int, bound: float, deff: float = 1.0) -> float:
