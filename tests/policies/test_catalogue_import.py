@@ -1,4 +1,4 @@
-"""`manage.py catalogue import`: the preview of a price list, and its atomic import."""
+"""`manage.py catalogue import`: the preview of a price list, and its import."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from django.core.management import CommandError, call_command
 
 from controlplane.audit.models import Entry
 from controlplane.core.actors import SYSTEM
-from controlplane.core.errors import StaleVersion
+from controlplane.core.errors import AlreadyExists, StaleVersion
 from policies_app import actions
 from policies_app.catalogue import imports, price_files
 from policies_app.catalogue.price_files import nusd_per_mtok
@@ -208,6 +208,45 @@ def test_it_writes_nothing_if_one_model_changed_meanwhile(file: Path) -> None:
     with pytest.raises(StaleVersion):
         imports.apply(listed.source, changes, actor=SYSTEM, reason="r")
     assert not Model.objects.filter(name="openai/new").exists()
+
+
+def test_other_changes_wait_for_a_few_models_only(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An import of 500 models kept pins and rollbacks waiting until its end."""
+    monkeypatch.setattr(imports, "AT_ONCE", 2)
+    file.write_text(json.dumps({f"a/{n}": {"mode": "chat", "max_tokens": 10} for n in range(5)}))
+    listed = price_files.read(file)
+    together: list[int] = []
+    apply = imports._apply_together
+    monkeypatch.setattr(
+        imports, "_apply_together", lambda some, *given: (together.append(len(some)), apply(some, *given))
+    )
+    assert imports.apply(listed.source, imports.plan(listed, add=["a/*"]), actor=SYSTEM, reason="r") == 5
+    assert together == [2, 2, 1]
+    assert Model.objects.filter(name__startswith="a/").count() == 5
+
+
+def test_it_says_how_many_were_written_before_one_could_not_be(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imports, "AT_ONCE", 2)
+    file.write_text(json.dumps({f"a/{n}": {"mode": "chat", "max_tokens": 10} for n in range(5)}))
+    add = imports.add_model
+
+    def refused(name: str, **fields: Any) -> Any:
+        if name == "a/3":
+            raise AlreadyExists("There is already a model a/3.")
+        return add(name, **fields)
+
+    monkeypatch.setattr(imports, "add_model", refused)
+    with pytest.raises(
+        CommandError, match="2 of 5 models were written, then: There is already a model a/3"
+    ) as refusal:
+        call_command("catalogue", "import", str(file), "--apply", "--add", "a/*", "--reason", "all")
+    assert "Nothing was written" not in str(refusal.value)
+    assert sorted(Model.objects.filter(name__startswith="a/").values_list("name", flat=True)) == [
+        "a/0",
+        "a/1",
+    ]
 
 
 def test_without_a_file_it_uses_the_installed_price_map(

@@ -59,7 +59,8 @@ class Command(BaseCommand):
             with request_context(source="command catalogue"):
                 number = imports.apply(listed.source, changes, actor=SYSTEM, reason=reason)
         except PointsmanError as error:
-            raise CommandError(f"{error.detail} Nothing was written.") from None
+            nothing = "" if error.extra.get("written") else " Nothing was written."
+            raise CommandError(f"{error.detail}{nothing}") from None
         self.stdout.write(f"{counted(number, 'model')} written.")
 
 
