@@ -78,8 +78,15 @@ def fragment(assignment: Assignment) -> str:
 
 
 def plain_body(environment: CachedEnvironment, query: SnapshotQuery) -> bytes:
-    """Return the snapshot's bytes: the whole selection, or its changes after `since`."""
+    """Return the snapshot's bytes: the whole selection, or its changes after `since`.
+
+    They say what was requested, because a signature covers only the body: without it, somebody who changes the query on
+    the way could take workloads from a router, or make it skip a change.
+    """
     header = environment.header
+    requested: dict[str, Any] = {} if query.since is None else {"since": query.since}
+    if query.asked:
+        requested["selection"] = query.asked
     first = _dump(
         {
             "format": FORMAT,
@@ -87,6 +94,7 @@ def plain_body(environment: CachedEnvironment, query: SnapshotQuery) -> bytes:
             "epoch": header.epoch,
             "revision": header.revision,
             "full": query.since is None,
+            **requested,
             "poll_interval_ms": header.poll_interval_ms,
         }
     )

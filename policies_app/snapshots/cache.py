@@ -42,10 +42,14 @@ class SnapshotHeader(NamedTuple):
 
 
 class SnapshotQuery(NamedTuple):
-    """The content requested: a selection, and the revision to start from (None: everything)."""
+    """The content requested: a selection, and the revision to start from (None: everything).
+
+    asked   the workloads that the request names, sorted. The selection is what the key may read of them
+    """
 
     selection: Selection
     since: int | None
+    asked: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +111,14 @@ class CachedEnvironment:
         return sum(len(self.fragments[name].text) for name in self._names(query))
 
     def _names(self, query: SnapshotQuery) -> Iterable[str]:
-        fragments, (selection, since) = self.fragments, query
+        fragments, selection, since = self.fragments, query.selection, query.since
         if since is None:
             return fragments.keys() if selection is None else fragments.keys() & selection
         newer = takewhile(lambda name: fragments[name].revision > since, reversed(fragments))
         return [name for name in newer if selection is None or name in selection]
 
     def removed_since(self, query: SnapshotQuery) -> list[str]:
-        selection, since = query
+        selection, since = query.selection, query.since
         if since is None:
             return []
         gone = (name for name, revision in self.removed.items() if revision > since)

@@ -159,14 +159,14 @@ class SnapshotService:
     def _query(
         self, request: Request, environment: CachedEnvironment, condition: IfNoneMatch | None
     ) -> SnapshotQuery:
-        selection, since = _asked_for(request.query) if request.query else (None, None)
+        selection, since, asked = _asked_for(request.query)
         allowed = request.caller.workloads
         if allowed is not None:
             selection = allowed if selection is None else selection & allowed
         header = environment.header
         if since is not None and (since > header.revision or _other_epoch(condition, header.epoch)):
             since = None  # the changes since then are unknown, so send everything
-        return SnapshotQuery(selection, since)
+        return SnapshotQuery(selection, since, asked)
 
     async def _hold(self, request: Request, query: SnapshotQuery, condition: IfNoneMatch, wait: int) -> Reply:
         """Answer as soon as there is something newer, or when the time is over."""
@@ -379,7 +379,7 @@ def _parsed_query(query: bytes) -> SnapshotQuery:
             if not (value.isascii() and value.isdigit() and len(value) <= 18):
                 raise InvalidInput(f"`since` must be a revision, a non-negative integer, not {value[:40]!r}.")
             since = int(value)
-    return SnapshotQuery(frozenset(names) or None, since)
+    return SnapshotQuery(frozenset(names) or None, since, tuple(sorted(set(names))))
 
 
 def _wait(header: bytes) -> int:

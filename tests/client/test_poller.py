@@ -54,6 +54,26 @@ def test_it_polls_only_its_workloads(plane: FakeControlPlane) -> None:
     assert polls(plane)[0].query["workload"] == ["summaries", "a&b"]
 
 
+@pytest.mark.parametrize("workloads", [(), ("summaries", "other")])
+def test_it_refuses_a_snapshot_of_workloads_that_it_did_not_ask_for(
+    plane: FakeControlPlane, workloads: tuple[str, ...]
+) -> None:
+    """Somebody on the way changes the query: the signature fits, and workloads would be gone."""
+
+    def narrow(request: Request, reply: Reply) -> Reply:
+        if not request.path.endswith("/snapshot") or reply.status != 200:
+            return reply
+        return plane._reply(replace(request, query={**request.query, "workload": ["other"]}))
+
+    plane.serve("other", always("large"))
+    with plane.router(workloads=workloads) as router:
+        plane.tamper = narrow
+        plane.serve("other", always("small"))
+        assert eventually(lambda: router.status()["snapshots_refused"] > 1)
+        assert "selection_mismatch" in router.status()["last_error"]
+        assert router.decide("summaries").model == "vendor/small"
+
+
 def test_it_acknowledges_what_it_applied_and_rejected(plane: FakeControlPlane) -> None:
     with plane.router() as router:
         assert plane.wait_for(lambda: plane.acks)

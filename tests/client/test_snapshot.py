@@ -2,6 +2,7 @@
 
 import json
 from base64 import b64encode
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from pointsman.policy.canonical import digest
 from pointsman.sync.last_known_good import LastKnownGood
 from pointsman.sync.signature import PREFIX, PublicKeys
 from pointsman.sync.snapshot import Snapshot, parse
-from pointsman.sync.store import Received
+from pointsman.sync.store import DiskStore, Received
 from tests.client.policies import always, two_stage
 
 KEY = Ed25519PrivateKey.generate()
@@ -158,6 +159,7 @@ def test_it_does_not_start_with_an_invalid_key(keys: Any) -> None:
         (body(workloads=[]), "malformed"),
         (body(workloads={"a": None}), "malformed"),
         (body(removed=[1]), "malformed"),
+        (body(selection="all"), "malformed"),
         (body(full="yes"), "malformed"),
         (body(poll_interval_ms=1.5), "malformed"),
     ],
@@ -215,6 +217,23 @@ def test_it_refuses_a_delta_that_it_cannot_apply() -> None:
     good.receive(Received(body(3)))
     assert refusal(good, Received(body(5, full=False, since=4))) == "delta_mismatch"
     assert refusal(good, Received(body(5, full=False, epoch="e2"))) == "delta_mismatch"
+
+
+def test_it_refuses_another_selection_than_it_asked_for() -> None:
+    good = trusting()
+    assert refusal(good, signed(body(selection=["summaries"]))) == "selection_mismatch"
+    good.workloads = ("summaries", "other", "summaries")
+    assert refusal(good, signed(body(selection=["summaries"]))) == "selection_mismatch"
+    assert good.receive(signed(body(selection=["other", "summaries"]))).revision == 1
+    assert good.receive(signed(body(2))).revision == 2  # an older control plane does not say it
+
+
+def test_a_stored_selection_is_that_of_an_earlier_configuration(tmp_path: Path) -> None:
+    before = LastKnownGood(store=DiskStore(tmp_path / "snapshot"))
+    before.workloads = ("summaries",)
+    before.receive(Received(body(selection=["summaries"])))
+    after = LastKnownGood(store=DiskStore(tmp_path / "snapshot"))
+    assert model(after.load()) == "vendor/small"
 
 
 def test_a_refused_delta_changes_nothing() -> None:

@@ -1,12 +1,19 @@
 """GET /router/v1/snapshot?since=: only what changed."""
 
+import pytest
+
+from controlplane.core import signing
 from controlplane.core.actors import SYSTEM
 from controlplane.core.ids import uuid7
+from pointsman import SnapshotRefused
+from pointsman.sync.last_known_good import LastKnownGood
+from pointsman.sync.signature import PublicKeys
+from pointsman.sync.store import Received
 from policies_app import actions
 from policies_app.models import Environment
 from policies_app.snapshots import cache
 from tests.support import builders
-from tests.support.plane import Answered, Plane, Served
+from tests.support.plane import Answered, Plane, Served, router_key
 
 
 def _at(plane: Plane, served: Served, revision: int, query: str = "", **headers: str) -> Answered:
@@ -124,3 +131,59 @@ def test_it_finds_changes_in_any_number_and_order(served: Served) -> None:
         changed = sorted((name, fragment.text) for name, fragment in fragments if fragment.revision > since)
         assert cached.selected(query) == afresh.selected(query) == changed
         assert cached.size(query) == sum(len(fragment) for _, fragment in changed)
+
+
+# --- the signature covers what was requested --------------------------------------------------------
+
+
+def _received(answer: Answered) -> Received:
+    return Received(answer.body, answer.headers["etag"], answer.headers["pointsman-signature"])
+
+
+def _router(*workloads: str) -> LastKnownGood:
+    good = LastKnownGood(keys=PublicKeys(signing.public_key_text()))
+    good.workloads = workloads
+    return good
+
+
+def test_a_delta_says_which_revision_it_follows(plane: Plane, served: Served) -> None:
+    """Otherwise somebody who changes `since` on the way could make a router skip a change, such as a pin, for good."""
+    good = _router()
+    good.receive(_received(plane.snapshot(served.key)))
+    actions.pin(served.assignment, "large", actor=SYSTEM, reason="an emergency")
+    builders.served(served.environment, builders.workload())
+    skipping = _at(plane, served, 3, "?since=2")
+    assert skipping.json()["since"] == 2
+    with pytest.raises(SnapshotRefused, match="does not continue"):
+        good.receive(_received(skipping))
+    snapshot = good.receive(_received(_at(plane, served, 3, "?since=1")))
+    assert snapshot.workloads[served.assignment.workload.name].pin == "large"
+
+
+def test_a_selected_snapshot_says_what_was_selected(plane: Plane, served: Served) -> None:
+    """Otherwise somebody who adds or changes `workload` on the way could take workloads from a router."""
+    mine = served.assignment.workload.name
+    other = builders.served(served.environment, builders.workload()).workload.name
+    whole = _at(plane, served, 2)
+    narrowed = plane.snapshot(served.key, f"?workload={other}")
+    assert narrowed.json()["selection"] == [other]
+    for query, selection in ((f"?workload={other}&workload=no&workload={other}", [other, "no"]), ("", None)):
+        assert plane.snapshot(served.key, query).json().get("selection") == (selection and sorted(selection))
+    for good in (_router(), _router(mine, other)):
+        with pytest.raises(SnapshotRefused, match="selection"):
+            good.receive(_received(narrowed))
+    assert set(_router().receive(_received(whole)).workloads) == {mine, other}
+    assert set(_router(other, other).receive(_received(narrowed)).workloads) == {other}
+    emptied = plane.snapshot(served.key, "?since=2&workload=no")
+    with pytest.raises(SnapshotRefused, match="selection"):
+        _router().receive(_received(emptied))
+
+
+def test_a_whole_snapshot_has_neither(plane: Plane, served: Served) -> None:
+    """Its bytes are those that routers and buckets already have."""
+    limited = router_key(served.environment.name, workloads=[served.assignment.workload.name])
+    for key in (served.key, limited):
+        document = plane.snapshot(key).json()
+        assert list(document) == [
+            "format", "environment", "epoch", "revision", "full", "poll_interval_ms", "workloads", "prices", "removed",
+        ]  # fmt: skip

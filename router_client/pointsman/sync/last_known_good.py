@@ -26,6 +26,7 @@ class LastKnownGood:
     environment  refuse snapshots of other environments; None follows the environment of the key, also if the
                  snapshot on disk is of another one
     keys         accept only snapshots signed with one of them; None trusts the connection
+    workloads    those that polls name; empty for all that the key may read
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class LastKnownGood:
     ) -> None:
         self.current: Snapshot | None = None
         self.environment = environment
+        self.workloads: tuple[str, ...] = ()
         self.confirmed_at: float | None = None
         self._confirmed_ago, self._counted_from = 0.0, monotonic()
         self.store_problem: str | None = None
@@ -88,7 +90,7 @@ class LastKnownGood:
         A failure to store is counted; `store` tries again.
         """
         before = self.current
-        snapshot, document = self._next(received, before)
+        snapshot, document = self._next(received, before, self.workloads)
         self._confirmed(time())
         if before is not None and _says_nothing(document, before):
             return before  # If it were kept, the chain would grow with every failure to store.
@@ -148,7 +150,9 @@ class LastKnownGood:
         self.confirmed_at, self._only_from_disk = at, False
         self._confirmed_ago, self._counted_from = max(0.0, time() - at), monotonic()
 
-    def _next(self, received: Received, current: Snapshot | None) -> tuple[Snapshot, SnapshotDocument]:
+    def _next(
+        self, received: Received, current: Snapshot | None, asked: tuple[str, ...] | None = None
+    ) -> tuple[Snapshot, SnapshotDocument]:
         if self._keys is not None:
             self._keys.verify(received.body, received.signature)
         document = parse(received.body)
@@ -157,6 +161,8 @@ class LastKnownGood:
                 "environment_mismatch",
                 f"the snapshot is of {document.environment!r}, this router follows {self.environment!r}",
             )
+        if asked is not None:  # on disk, it may be the selection of an earlier configuration
+            _check_selection(document, asked)
         if self._only_from_disk and document.full and self._is_elsewhere(document, current):
             current = None
         return Snapshot.of(document, current, received.etag, received.validator), document
@@ -171,6 +177,17 @@ class LastKnownGood:
             document.environment,
         )
         return True
+
+
+def _check_selection(document: SnapshotDocument, asked: tuple[str, ...]) -> None:
+    """The signature shows who made the body, and this that it was made for the request that was sent."""
+    if document.selection is not None and set(document.selection) != set(asked):
+        wanted = ", ".join(sorted(set(asked))) or "all workloads"
+        raise SnapshotRefused(
+            "selection_mismatch",
+            f"the selection is {', '.join(document.selection)}, but this router asks for {wanted}: "
+            "the query was changed on the way",
+        )
 
 
 def _says_nothing(document: SnapshotDocument, current: Snapshot) -> bool:

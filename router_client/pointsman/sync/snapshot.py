@@ -30,7 +30,13 @@ _DEFAULT_INTERVAL_MS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class SnapshotDocument:
-    """A parsed snapshot body. `since` is the base revision of a delta, if the control plane sent it."""
+    """A parsed snapshot body.
+
+    since      the revision that a delta follows
+    selection  the workloads that the request named, or nothing for all
+
+    An older control plane sends neither.
+    """
 
     environment: str
     epoch: str
@@ -40,6 +46,7 @@ class SnapshotDocument:
     removed: tuple[str, ...]
     poll_interval_ms: int
     since: int | None = None
+    selection: tuple[str, ...] | None = None
     prices: Prices = field(default_factory=dict)
 
 
@@ -147,9 +154,10 @@ def parse(body: bytes) -> SnapshotDocument:
         revision=_whole(data, "revision"),
         full=_typed(data, "full", bool),
         workloads=_objects(_typed(data, "workloads", dict)),
-        removed=_names(data.get("removed") or []),
+        removed=_names("removed", data.get("removed") or []),
         poll_interval_ms=_whole(data, "poll_interval_ms", _DEFAULT_INTERVAL_MS),
         since=_whole(data, "since") if data.get("since") is not None else None,
+        selection=_names("selection", data["selection"]) if data.get("selection") is not None else None,
         prices=_prices(data.get("prices") or {}),
     )
 
@@ -308,7 +316,7 @@ def _is_price(price: Any) -> bool:
     return isinstance(price, int) and not isinstance(price, bool) and price >= 0
 
 
-def _names(removed: Any) -> tuple[str, ...]:
-    if not isinstance(removed, list) or not all(isinstance(name, str) for name in removed):
-        raise SnapshotRefused("malformed", "removed must be a list of workload names")
-    return tuple(removed)
+def _names(key: str, names: Any) -> tuple[str, ...]:
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise SnapshotRefused("malformed", f"{key} must be a list of workload names")
+    return tuple(names)

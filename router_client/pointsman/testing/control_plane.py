@@ -332,6 +332,8 @@ class FakeControlPlane:
             "epoch": self.epoch,
             "revision": self.revision,
             "full": not delta,
+            **({"since": since} if delta else {}),
+            **({"selection": sorted(set(request.workloads))} if request.workloads else {}),
             "poll_interval_ms": self.poll_interval_ms,
             "prices": self.prices,
             "workloads": entries,
