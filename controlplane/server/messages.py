@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any
 
 from controlplane.core.errors import MalformedBody
@@ -13,6 +13,7 @@ Answer = Reply | Coroutine[Any, Any, Reply]
 
 PIECE = 256 * 1024  # bytes; a larger body is sent in pieces, so that a slow reader holds only a few of them
 UNREAD_S = 60  # seconds that a client may take to read one piece
+UNREAD_BODY_S = 5.0  # seconds for discarding the rest of a body after the answer
 _NOTHING: Message = {"type": "http.response.body", "body": b""}
 
 
@@ -44,13 +45,20 @@ class Application:
             reply = answer if isinstance(answer, Reply) else await answer
         except ConnectionResetError:
             reply = _refused("The body is incomplete, or its framing is not valid HTTP/1.1.")
+        unread = request.is_unread
+        if unread:
+            reply = _closing(reply)
         await send(reply.start)
         if request.method == "HEAD":
             await send(_NOTHING)
-        elif reply.file is None and len(reply.body) <= PIECE:
-            await send(reply.content)
-        else:
+        elif reply.file is not None or len(reply.body) > PIECE:
             await _send_pieces(request, reply, send)
+        elif unread:
+            await send({**reply.content, "more_body": True})
+            await _discard_rest(request)
+            await send(_NOTHING)
+        else:
+            await send(reply.content)
 
 
 def _objection(request: Request) -> Reply | None:
@@ -67,6 +75,23 @@ def _objection(request: Request) -> Reply | None:
 def _refused(detail: str) -> Reply:
     """Reject the request and close the connection, because the end of the request is uncertain."""
     return problem(MalformedBody(detail)).with_headers((b"connection", b"close"))
+
+
+def _closing(reply: Reply) -> Reply:
+    """Announce that the connection closes, as it does when a body was not read to its end. Otherwise the client sends
+    its next request on it, which is reset."""
+    if any(name == b"connection" for name, _ in reply.headers):
+        return reply
+    return reply.with_headers((b"connection", b"close"))
+
+
+async def _discard_rest(request: Request) -> None:
+    """Discard the rest of a body after the answer. A connection that is closed with unread bytes is reset, and the
+    reset may overtake the answer: the client would never learn that its body is too large."""
+    with suppress(TimeoutError, ConnectionResetError):
+        async with asyncio.timeout(UNREAD_BODY_S):
+            while (await request.piece())[1]:
+                pass
 
 
 async def _send_pieces(request: Request, reply: Reply, send: Send) -> None:

@@ -29,7 +29,9 @@ class Request:
     `caller` is the key it carries; the gateway sets it before calling a handler.
     """
 
-    __slots__ = ("_client", "_instance", "_receive", "caller", "headers", "method", "path", "query", "scope")
+    __slots__ = (
+        "_client", "_ended", "_instance", "_receive", "caller", "headers", "method", "path", "query", "scope",
+    )  # fmt: skip
     caller: Caller
 
     def __init__(self, scope: Message, receive: Receive) -> None:
@@ -41,6 +43,7 @@ class Request:
         found = dict(headers)
         self.headers: dict[bytes, bytes] = found if len(found) == len(headers) else _joined(headers)
         self._receive = receive
+        self._ended = False
         self._instance: str | None = None
         self._client: str | None = None
 
@@ -59,8 +62,21 @@ class Request:
         """Return the next piece of the body, and whether more follow. Raises `ConnectionResetError`."""
         message = await self._receive()
         if message["type"] == "http.disconnect":
+            self._ended = True
             raise ConnectionResetError
-        return message.get("body", b""), message.get("more_body", False)
+        more = message.get("more_body", False)
+        self._ended = not more
+        return message.get("body", b""), more
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether it has a body of which nobody has read the end."""
+        if self._ended:
+            return False
+        return (
+            self.headers.get(b"content-length", b"").strip(b"0") != b""
+            or b"transfer-encoding" in self.headers
+        )
 
     async def hung_up(self) -> None:
         """Return when the client has hung up. Only for use when the body is no longer being read."""
@@ -112,7 +128,7 @@ class Reply:
 
     def with_headers(self, *headers: Header) -> "Reply":
         """Return a copy with more headers. The original may be shared and stays unchanged."""
-        return Reply(self.status, [*self.headers, *headers], self.body)
+        return Reply(self.status, [*self.headers, *headers], self.body, self.file)
 
 
 def json_reply(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import http.client
 from typing import TYPE_CHECKING
 
 import pytest
@@ -76,3 +77,22 @@ def test_an_unknown_path_is_a_4xx(plane: Plane, served: Served, method: str) -> 
     asked = {path[:60]: plane.begin(path, served.key, method=method, body=body) for path in PATHS}
     answers = {path: answer.result(60).status for path, answer in asked.items()}
     assert {path: status for path, status in answers.items() if not 400 <= status < 500} == {}
+
+
+def test_after_a_body_that_is_too_large_the_next_request_is_answered(plane: Plane, served: Served) -> None:
+    """The connection closed without notice: a client that keeps connections sent its next request on it."""
+    connection = http.client.HTTPConnection("127.0.0.1", plane.port, timeout=60)
+    headers = {"Authorization": f"Bearer {served.key}"}
+    for encode_chunked, body in ((False, b"x" * 1_600_000), (True, iter([b"x" * 400_000] * 4))):
+        for _ in range(2):
+            connection.request("GET", "/router/v1/snapshot", headers=headers)
+            assert connection.getresponse().read()
+        connection.request(
+            "POST", "/router/v1/outcomes", body, headers=headers, encode_chunked=encode_chunked
+        )
+        answer = connection.getresponse()
+        assert (answer.status, answer.headers["Connection"]) == (413, "close")
+        answer.read()
+    connection.request("POST", "/router/v1/outcomes", b"{}", headers={"Authorization": "Bearer no"})
+    answer = connection.getresponse()
+    assert (answer.status, answer.headers["Connection"]) == (401, "close")

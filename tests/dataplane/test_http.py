@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 from granian.http import HTTP1Settings
 
+from controlplane.core.errors import PointsmanError
 from controlplane.server import messages, process, worker
 from controlplane.server.bodies import Bodies
 from controlplane.server.messages import Answer, Application
-from controlplane.web.replies import Reply, Request
+from controlplane.web.replies import Reply, Request, problem
 from tests.dataplane import request_corpus
 from tests.dataplane.request_corpus import Case, Read
 from tests.support.plane import PATIENCE_S, Answered, Granian, answered, until
@@ -45,6 +46,10 @@ class Recorder:
                 return self._fails()
             case "/big":
                 return Reply(200, [(b"content-length", b"%d" % len(BIG))], BIG)
+            case "/unread":
+                return Reply(404, [(b"content-length", b"7")], b"nothing")
+            case "/limited":
+                return self._limited(request)
             case "/304":
                 return Reply(304, [(b"etag", b'"x"')])
         return self._echo(request)
@@ -58,6 +63,13 @@ class Recorder:
         self.read.append((request.method, request.path, body))
         body = body or b"hello"
         return Reply(200, [(b"content-length", b"%d" % len(body))], body)
+
+    async def _limited(self, request: Request) -> Reply:
+        try:
+            await Bodies().read(request, 1_000)
+        except PointsmanError as error:
+            return problem(error)
+        return Reply(200, [(b"content-length", b"2")], b"ok")
 
     async def _later(self, request: Request) -> Reply:
         gone = asyncio.ensure_future(request.hung_up())
@@ -286,6 +298,45 @@ def test_it_closes_when_no_other_request_may_follow(shared: Rig) -> None:
         head, _, body = shared.client().send(data).rest().partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.")
         assert body == b"hello"
+
+
+def _chunked(path: bytes, body: bytes) -> bytes:
+    pieces = (body[at : at + 4_096] for at in range(0, len(body), 4_096))
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
+    return b"POST %s HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n%s0\r\n\r\n" % (path, chunks)
+
+
+@pytest.mark.parametrize("path", [b"/limited", b"/unread"])
+@pytest.mark.parametrize("reused", [False, True])
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("size", [1_500, 20_000, 100_000, 1_600_000, 8_000_000])
+def test_a_connection_closes_if_a_body_was_not_read_and_says_so(
+    shared: Rig, size: int, chunked: bool, reused: bool, path: bytes
+) -> None:
+    """Otherwise the client sends its next request on it, which is reset. And the answer arrives, however long the
+    body is: a connection that is closed with unread bytes is reset, and takes the answer with it."""
+    client = shared.client()
+    if reused:
+        assert client.send(GET).answer().status == 200
+    body = b"x" * size
+    client.send(_chunked(path, body) if chunked else _post(body).replace(b"/body", path))
+    answer = client.answer()
+    assert answer.status in (404, 413)
+    assert answer.headers["connection"] == "close"
+    assert client.rest() == b""
+
+
+def test_a_connection_stays_open_if_the_body_was_read(shared: Rig) -> None:
+    client = shared.client()
+    for data in (_post(b"x" * 900).replace(b"/body", b"/limited"), _chunked(b"/limited", b"x" * 900), GET):
+        answer = client.send(data).answer()
+        assert (answer.status, answer.headers.get("connection")) == (200, None)
+
+
+def test_an_answer_does_not_wait_for_a_body_that_never_comes(shared: Rig) -> None:
+    client = shared.client().send(b"POST /unread HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n")
+    answer = client.answer()
+    assert (answer.status, answer.headers["connection"]) == (404, "close")
 
 
 def test_a_large_answer_is_sent_in_pieces(shared: Rig) -> None:
