@@ -4,6 +4,7 @@
     ├── InvalidInput                   422     invalid_input          carries `problems`
     │   ├── NameReserved               422     name_reserved
     │   ├── PolicyRefused              422     policy_invalid
+    │   ├── TooOld                     422     too_old
     │   └── PlanRefused                422     plan_invalid
     ├── MalformedBody                  400     malformed_body
     │   ├── DuplicateKey               400     duplicate_key
@@ -94,6 +95,10 @@ class NameReserved(InvalidInput):
 
 class PolicyRefused(InvalidInput):
     code, title = "policy_invalid", "The policy document is not valid"
+
+
+class TooOld(InvalidInput):
+    code, title = "too_old", "The report is too old"
 
 
 class PlanRefused(InvalidInput):

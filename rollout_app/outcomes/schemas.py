@@ -13,9 +13,10 @@ import msgspec
 from msgspec import Meta, Struct
 
 from controlplane.core import strictjson
-from controlplane.core.errors import BodyTooLarge, InvalidInput, MalformedBody
+from controlplane.core.errors import BodyTooLarge, InvalidInput, MalformedBody, TooOld
 from pointsman.plurals import plural_of
 from pointsman.reporting import limits
+from pointsman.reporting.consistency import TOO_OLD
 
 MOST = limits.BUCKETS  # buckets, events, or other entries in one request
 MOST_SAMPLES = 100  # inputs of requests in one message
@@ -348,9 +349,10 @@ def _piecewise(body: bytes, raw: type, entries: Mapping[str, type]) -> list[Prob
 
 
 def refusal(member: str, problems: Sequence[Problem]) -> InvalidInput:
-    """Return the 422 that names each bad entry by its index."""
+    """Return the 422 that names each bad entry by its index. Its code is `too_old` if that is all that is wrong."""
+    kind = TooOld if all(problem.message == TOO_OLD for problem in problems) else InvalidInput
     bad = len({(problem.list, problem.index) for problem in problems})
-    return InvalidInput(
+    return kind(
         f"{bad} of the {member} {plural_of(bad, 'is', 'are')} not valid; nothing was counted.",
         [asdict(problem) for problem in problems],
     )

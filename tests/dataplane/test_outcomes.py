@@ -198,6 +198,18 @@ def test_it_accepts_the_minutes_of_a_week(plane: Plane, served: Served, age: tim
     assert plane.post(DOOR, served.key, batch(bucket(served.assignment, minute=minute))).status == status
 
 
+def test_it_says_when_a_report_is_only_too_old(plane: Plane, served: Served) -> None:
+    old = (datetime.now(UTC) - timedelta(days=8)).strftime("%Y-%m-%dT%H:%M:00Z")
+    late, good = bucket(served.assignment, minute=old), bucket(served.assignment)
+    refused = plane.post(DOOR, served.key, batch(good, late))
+    assert (refused.status, refused.code) == (422, "too_old")
+    assert [(p["list"], p["index"]) for p in refused.json()["problems"]] == [("buckets", 1)]
+    wrong = plane.post(DOOR, served.key, batch(late, {**good, "tasks": 1}))
+    assert (wrong.status, wrong.code) == (422, "invalid_input")
+    assert {p["index"] for p in wrong.json()["problems"]} == {0, 1}
+    assert not OutcomeBucket.objects.exists()
+
+
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [

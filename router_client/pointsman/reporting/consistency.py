@@ -34,11 +34,12 @@ from pointsman.reporting.shapes import (
 )
 
 __all__ = [
-    "NEWEST", "OLDEST", "Found", "cells_contradictions", "contradictions", "decided_contradictions",
+    "NEWEST", "OLDEST", "TOO_OLD", "Found", "cells_contradictions", "contradictions", "decided_contradictions",
     "event_contradictions", "is_ahead", "is_consistent",
 ]  # fmt: skip
 
 OLDEST = timedelta(days=7)
+TOO_OLD = "older than 7 days"
 NEWEST = timedelta(minutes=5)
 _SLACK = 1e-6  # relative, for sums of floats
 _INDEXES = frozenset(map(str, range(MIN_INDEX, MAX_INDEX + 1)))  # as written: no "+1", "007" or "-0"
@@ -370,7 +371,7 @@ def _place(field: str, moment: datetime, item: WhereReport, now: datetime | None
     if moment.tzinfo is None:
         found.append((field, "a time needs its zone: end it with Z"))
     elif now is not None and not _is_recent(moment, now):
-        found.append((field, "older than 7 days"))
+        found.append((field, TOO_OLD))
     if whole and (moment.second or moment.microsecond):
         found.append((field, "a minute has no seconds"))
     if whole and (item.rollout is None) != (item.stage is None):
