@@ -246,7 +246,8 @@ class Router:
         quality, confidence   0 … 1
         cost_nusd   whole nano-US-dollars of all attempts; by default the sum of the costs passed to `decision.next`
         cost_usd    the same in dollars
-        usage       the tokens of the one call, priced by the snapshot
+        usage       the tokens of the one call, priced by the snapshot; after `decision.next` asked for another call, of
+                    the last one
         latency_ms  until the final answer; by default also from `decision.next`
         error       the kind if the task ended without an answer; by default also from `decision.next`
         shadow_cost_nusd   in shadow, the candidate's cost including its second stage, if the caller knows it

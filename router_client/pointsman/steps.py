@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from pointsman.attempt import UNREACHABLE, Action, Attempt, Next, error_kind
-from pointsman.costs import NO_PRICES, CostInvalid, Prices, cost_of
+from pointsman.costs import NO_PRICES, CostInvalid, Prices, Usage, cost_of
 from pointsman.evaluate import CompiledPolicy, Route
 from pointsman.history import Window
 
@@ -27,7 +27,7 @@ class Tried(NamedTuple):
 
     model: str
     cost_nusd: int | None
-    latency_ms: float
+    latency_ms: float | None
     error: str | None
     confidence: float | None
 
@@ -40,6 +40,7 @@ class Steps:
     retried      retries of the model currently asked
     cost_nusd    sum over the attempts whose cost is known
     unpriced     number of attempts whose cost is unknown
+    awaited      whether the last step asked for a call that was not reported yet
     cost_problem why a given cost was invalid, or None
     expected_problem   why an expected cost was invalid, or None
     took_ms      duration of the last attempt
@@ -55,7 +56,7 @@ class Steps:
     """
 
     __slots__ = (
-        "answer", "attempts", "blocked", "cost_nusd", "cost_problem", "done", "errors", "escalations",
+        "answer", "attempts", "awaited", "blocked", "cost_nusd", "cost_problem", "done", "errors", "escalations",
         "expected_problem", "fallbacks", "last", "latency_ms", "models", "retried", "retries", "route", "since",
         "took_ms", "trail", "unpriced", "unreachable", "waited",
     )  # fmt: skip
@@ -64,6 +65,7 @@ class Steps:
         self.route = route
         self.attempts = self.retries = self.fallbacks = self.escalations = self.retried = 0
         self.cost_nusd = self.unpriced = 0
+        self.awaited = False
         self.cost_problem: str | None = None
         self.expected_problem: str | None = None
         self.latency_ms = self.took_ms = 0.0
@@ -78,29 +80,54 @@ class Steps:
         self.since = started
         self.waited = 0
 
-    def add(self, attempt: Attempt, kind: str | None, prices: Prices, took_ms: float | None = None) -> None:
-        """Add a finished attempt. `took_ms` is its duration if it was measured already."""
+    def add(self, attempt: Attempt, prices: Prices, took_ms: float | None = None) -> str | None:
+        """Add a finished attempt and return its kind of failure, as `error_kind` does.
+
+        `took_ms` is its duration if it was measured already.
+        """
+        self._count()
         now = monotonic()
         took = _milliseconds(attempt.latency_ms) if took_ms is None else took_ms
         self.took_ms = max(0.0, (now - self.since) * 1000 - self.waited) if took is None else took
         self.latency_ms += self.took_ms
         self.since = now
-        self.last = attempt
+        return self._describe(attempt, prices, self.took_ms)
+
+    def complete(self, usage: Usage | None, error: str | None, prices: Prices) -> bool:
+        """Add the call that the last step asked for, if the task ends without a report of it. Return whether it did.
+
+        It was made, or the task would have no answer, so its cost belongs to the task's. Only its tokens and the
+        error may be known.
+        """
+        if not self.awaited:
+            return False
+        self._count()
+        self._describe(Attempt(ok=error is None, error=error, usage=usage), prices, None)
+        return True
+
+    def _count(self) -> None:
+        """Count an attempt, of unknown cost for the time being: one that cannot be read was made nevertheless."""
+        self.awaited, self.last = False, None
         self.attempts += 1
-        cost = self._add_cost(attempt, prices)
-        self.trail.append(Tried(self.route.model, cost, self.took_ms, kind, attempt.confidence))
+        self.unpriced += 1
         self.models[self.route.alias] = self.models.get(self.route.alias, 0) + 1
+
+    def _describe(self, attempt: Attempt, prices: Prices, took_ms: float | None) -> str | None:
+        kind = error_kind(attempt)
+        cost = self._add_cost(attempt, prices)
+        self.trail.append(Tried(self.route.model, cost, took_ms, kind, attempt.confidence))
+        self.last = attempt
         if kind is not None:
             self.errors[kind] = self.errors.get(kind, 0) + 1
+        return kind
 
     def _add_cost(self, attempt: Attempt, prices: Prices) -> int | None:
         try:
             cost = cost_of(attempt.cost_nusd, attempt.cost_usd, attempt.usage, self.route.model, prices)
         except CostInvalid as error:
             cost, self.cost_problem = None, str(error)
-        if cost is None:
-            self.unpriced += 1
-        else:
+        if cost is not None:
+            self.unpriced -= 1
             self.cost_nusd += cost
         return cost
 
@@ -122,8 +149,7 @@ def next_step(
     `request` and `history` are those of the first stage; `costs` (nano-US-dollars by alias) and `available` are as in
     `Decision.next`, `took_ms` as in `Steps.add`.
     """
-    kind = error_kind(attempt)
-    steps.add(attempt, kind, prices, took_ms)
+    kind = steps.add(attempt, prices, took_ms)
     complaint = _complaint(policy, steps, attempt, kind, request, history)
     if not complaint.code:
         return _end(steps, "accept", steps.route, "good_enough", complaint.why)
@@ -288,7 +314,7 @@ class _Search:
         steps, timeouts = self.steps, self.policy.timeouts
         if action != "retry":
             steps.retried = 0
-        steps.route = route
+        steps.route, steps.awaited = route, True
         steps.latency_ms += delay_ms
         steps.waited = delay_ms
         total = timeouts.get("total_ms")
@@ -320,5 +346,6 @@ def _names(kinds: Container[str], kind: str) -> bool:
 
 
 def _end(steps: Steps, action: Action, route: Route, code: str, why: str) -> Next:
+    steps.awaited = False
     steps.done = Next(action, route.alias, route.model, route.params, code, why)
     return steps.done

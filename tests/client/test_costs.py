@@ -66,6 +66,94 @@ def test_a_task_with_one_attempt_of_unknown_cost_has_no_cost(plane: FakeControlP
     assert costs(plane) == (0, 0)
 
 
+UNREACHABLE: dict[str, Any] = {"ok": False, "error": "timeout"}
+UNCERTAIN: dict[str, Any] = {"confidence": 0.2}
+LAST_CALL = Usage(input=1_000, output=100)  # 4,500,000 nano-dollars on the strong model
+
+
+@pytest.mark.parametrize(
+    ("attempt", "recorded", "expected"),
+    [
+        ({**UNREACHABLE, "cost_nusd": 1_000}, {}, (0, 0)),
+        ({**UNCERTAIN, "cost_nusd": 1_000}, {}, (0, 0)),
+        (UNREACHABLE, {"usage": LAST_CALL}, (0, 0)),
+        ({**UNREACHABLE, "cost_nusd": 1_000}, {"usage": LAST_CALL}, (1, 4_501_000)),
+        ({**UNREACHABLE, "cost_nusd": 1_000}, {"usage": Usage(input=-1)}, (0, 0)),
+        (UNREACHABLE, {"cost_nusd": 7_000}, (1, 7_000)),  # of the whole task
+        (UNREACHABLE, {"cost_usd": 0.000007}, (1, 7_000)),
+    ],
+)
+def test_a_call_that_next_asked_for_and_was_not_told_of_is_an_attempt_of_unknown_cost(
+    plane: FakeControlPlane, attempt: dict[str, Any], recorded: dict[str, Any], expected: tuple[int, int]
+) -> None:
+    with steady(plane) as router:
+        decision = router.decide("summaries")
+        step = decision.next(Attempt(**attempt))
+        assert step.model == "vendor/large"
+        router.record(decision, True, **recorded)
+        token = DecisionToken.decode(decision.decision_id)
+    assert costs(plane) == expected
+    assert token.cost_nusd == (expected[1] if expected[0] else None)
+    (bucket,) = plane.buckets("summaries")
+    assert (bucket["attempts"], bucket["model"]) == (2, "large")
+    assert bucket["models"] == {"large": 1, "small": 1}
+
+
+def test_nothing_else_is_known_of_a_call_that_next_was_not_told_of(plane: FakeControlPlane) -> None:
+    """The first answer's confidence and time are not those of the answer that was used."""
+    with steady(plane) as router:
+        decision = router.decide("summaries")
+        decision.next(Attempt(confidence=0.2, cost_nusd=1_000, latency_ms=900))
+        router.record(decision, True)
+    (bucket,) = plane.buckets("summaries")
+    assert (bucket["confidence"]["n"], sum(bucket["latency_ms"]["counts"].values())) == (0, 0)
+
+
+def test_a_retry_that_next_was_not_told_of_counts_as_well() -> None:
+    retrying = two_stage(retry={"attempts": 1, "on": ["timeout"], "backoff_ms": 0})
+    with FakeControlPlane() as plane:
+        plane.serve("summaries", retrying)
+        with steady(plane) as router:
+            decision = router.decide("summaries")
+            assert decision.next(Attempt(**UNREACHABLE, cost_nusd=1_000)).action == "retry"
+            router.record(decision, True)
+        assert costs(plane) == (0, 0)
+        (bucket,) = plane.buckets("summaries")
+        assert (bucket["attempts"], bucket["models"]) == (2, {"small": 1})
+
+
+def test_an_attempt_that_cannot_be_read_has_no_known_cost(plane: FakeControlPlane) -> None:
+    """It was made nevertheless, so the cost of the first one is not that of the task."""
+
+    class Broken(Attempt):
+        @property
+        def error(self) -> str:
+            raise OSError("gone")
+
+        @error.setter
+        def error(self, value: str | None) -> None:
+            pass
+
+    with steady(plane) as router:
+        decision = router.decide("summaries")
+        decision.next(Attempt(**UNCERTAIN, cost_nusd=1_000))
+        assert decision.next(Broken()).done
+        router.record(decision, True)
+    assert costs(plane) == (0, 0)
+    assert sum(bucket["attempts"] for bucket in plane.buckets("summaries")) == 2
+
+
+def test_attempts_that_cost_too_much_together_are_left_out(plane: FakeControlPlane) -> None:
+    """The control plane refuses a report with a task of more than a thousand dollars."""
+    with steady(plane) as router:
+        decision = router.decide("summaries")
+        decision.next(Attempt(**UNCERTAIN, cost_usd=600))
+        decision.next(Attempt(cost_usd=600))
+        router.record(decision, True)
+        assert router.status()["figures_invalid"] == 1
+    assert costs(plane) == (0, 0)
+
+
 def test_dollars_given_as_nano_dollars_are_omitted_counted_and_reported_once(
     plane: FakeControlPlane, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -83,6 +83,19 @@ def test_a_task_recorded_without_attempts_gets_one_from_its_outcome(
     assert "rollout" not in line and "other" not in line
 
 
+def test_a_call_that_was_not_reported_to_next_is_an_attempt_too(plane: FakeControlPlane, home: Path) -> None:
+    with plane.router(task_log=home) as router:
+        decision = router.decide("summaries")
+        decision.next(Attempt(ok=False, error="timeout", cost_nusd=100, latency_ms=80))
+        router.record(decision, success=None, error="rate_limited")
+    (line,) = read(home)
+    assert line["attempts"] == [
+        {"model": "vendor/small", "cost_nusd": 100, "latency_ms": 80, "error": "timeout"},
+        {"model": "vendor/large", "error": "rate_limited"},
+    ]
+    assert (line["cost_nusd"], line["latency_ms"], line["answered"]) == (None, None, "vendor/large")
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [

@@ -30,7 +30,7 @@ def turn_to(decision: Decision, model: str) -> None:
 
 def add_attempt(decision: Decision, attempt: Attempt) -> None:
     """Add a finished attempt of the model that was turned to."""
-    decision.steps.add(attempt, error_kind(attempt), decision.prices)
+    decision.steps.add(attempt, decision.prices)
 
 
 def finish(decision: Decision, *, answered: bool) -> None:

@@ -90,18 +90,19 @@ def outcome_of(
 ) -> tuple[Outcome, list[tuple[str, str]]]:
     """Return the outcome, and the invalid figures that were left out, as (figure, reason)."""
     steps = decision.steps
-    tried = steps.attempts > 0
+    error = _error(decision, ending)
+    unreported = steps.complete(ending.usage, error, decision.prices)
+    timed = steps.attempts > 0 and not unreported
     left_out: list[tuple[str, str]] = []
     known = {
         name: _figure(name, value, highest, left_out)
         for name, value, highest in (
             ("quality", ending.quality, 1),
             ("confidence", _first(ending.confidence, _last_confidence(decision)), 1),
-            ("latency_ms", _first(ending.latency_ms, steps.latency_ms if tried else None), LATENCY_MS),
+            ("latency_ms", _first(ending.latency_ms, steps.latency_ms if timed else None), LATENCY_MS),
         )
     }
-    cost = _cost(decision, ending, left_out)
-    error = _error(decision, ending)
+    cost = _cost(decision, ending, unreported, left_out)
     success = _grade("success", ending.success, left_out)
     if success is None and error is not None:
         success = False
@@ -161,24 +162,31 @@ def _grade(name: str, value: object, left_out: list[tuple[str, str]]) -> bool | 
     return None
 
 
-def _cost(decision: Decision, ending: TaskResult, left_out: list[tuple[str, str]]) -> int | None:
-    """Return the cost of all attempts; None unless the cost of each is known."""
+def _cost(
+    decision: Decision, ending: TaskResult, unreported: bool, left_out: list[tuple[str, str]]
+) -> int | None:
+    """Return the cost of all attempts; None unless the cost of each is known.
+
+    unreported   whether the last call was not passed to `next`, so that `usage` is that call's
+    """
     steps = decision.steps
     if steps.cost_problem is not None:
         left_out.append(("cost", steps.cost_problem))
     if steps.expected_problem is not None:
         left_out.append(("expected_cost_nusd", steps.expected_problem))
-    if ending.cost_nusd is None and ending.cost_usd is None:
-        if ending.usage is None:
-            return steps.cost_nusd if steps.attempts and not steps.unpriced else None
-        if steps.attempts > 1:
+    given, usage = ending.cost_nusd, ending.usage
+    if given is None and ending.cost_usd is None and steps.attempts:
+        if usage is None or unreported:
+            if steps.unpriced:
+                return None
+            given = steps.cost_nusd
+        elif steps.attempts > 1:
             left_out.append(
                 ("cost", "usage is for a single call; for several calls, pass it with each Attempt")
             )
             return None
-    model = steps.route.model
     try:
-        return cost_of(ending.cost_nusd, ending.cost_usd, ending.usage, model, decision.prices)
+        return cost_of(given, ending.cost_usd, usage, steps.route.model, decision.prices)
     except CostInvalid as error:
         left_out.append(("cost", str(error)))
         return None
@@ -239,9 +247,12 @@ def _goes_on_alike(decision: Decision, agreed: bool) -> bool:
 
 
 def _priced(decision: Decision, ending: TaskResult, model: str) -> int | None:
-    """Return the cost of the same tokens on another model; None if tokens or prices are unknown."""
+    """Return the cost of the same tokens on another model; None if tokens or prices are unknown, or if there were
+    several calls, of which `usage` is one."""
     steps = decision.steps
-    counted = steps.last.usage if steps.attempts == 1 and steps.last is not None else None
+    if steps.attempts > 1:
+        return None
+    counted = steps.last.usage if steps.last is not None else None
     try:
         return cost_of(None, None, _first(ending.usage, counted), model, decision.prices)
     except CostInvalid:  # already reported with the task's own cost
