@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from pointsman.given import is_flag
+
 __all__ = [
     "HIGHEST_NUSD",
     "NO_PRICES",
@@ -103,6 +105,8 @@ def _nano_dollars(value: object) -> int:
 
 
 def _number(value: object) -> float:
+    if is_flag(value):
+        raise CostInvalid(f"a cost must be a number; got {value}")
     if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     if isinstance(value, str | bytes):

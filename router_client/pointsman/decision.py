@@ -14,6 +14,7 @@ from pointsman.bucketing import cell, mirrored
 from pointsman.comparison import AGREE, SAME
 from pointsman.costs import NO_PRICES, Prices, expected_costs
 from pointsman.evaluate import Route
+from pointsman.given import id_text
 from pointsman.history import Memory, Window
 from pointsman.steps import Steps, ended, next_step
 from pointsman.token import DecisionToken
@@ -232,7 +233,8 @@ class Decision:
     def unit(self) -> str:
         """The unit of assignment: as given, or the request's id, or else one generated for this task.
 
-        An empty or blank id counts as missing; otherwise all tasks without an id would go to the same arm.
+        What is no id counts as missing, such as a blank text or NaN; otherwise all tasks without an id would go to the
+        same arm.
         """
         if self._unit is None:
             self._unit = self._id_of(self.assignment.unit) or self._id_of("request") or self.nonce
@@ -255,11 +257,7 @@ class Decision:
         return self.conversation if self.assignment.unit == "request" else self.unit
 
     def _id_of(self, kind: str) -> str | None:
-        given = self.unit_ids.get(kind)
-        if given is None:
-            return None
-        text = given if type(given) is str else str(given)
-        return None if not text or text.isspace() else text
+        return id_text(self.unit_ids.get(kind))
 
     @property
     def cell(self) -> int | None:

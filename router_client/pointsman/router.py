@@ -27,6 +27,7 @@ from pointsman.choose import decide
 from pointsman.costs import NO_PRICES, Prices, Usage
 from pointsman.decision import Decision
 from pointsman.errors import ConfigurationError
+from pointsman.given import names_in
 from pointsman.history import Memory
 from pointsman.logs import log
 from pointsman.mirror_brake import MirrorBrake
@@ -122,7 +123,7 @@ class Router:
             key,
             _CLIENT,
             snapshots_url=snapshots_url,
-            workloads=tuple(workloads),
+            workloads=names_in("workloads", workloads),
             wait_s=wait_s,
             max_bytes=max_bytes,
             options=http or {},
@@ -506,12 +507,12 @@ class _Counts:
         return {name: counter.value for name, counter in vars(self).items()}
 
 
-def _instance_name(given: str | None) -> str:
+def _instance_name(given: object) -> str:
     """Return the instance name: at most 128 printable ASCII characters, as the protocol requires; generated if None."""
     if given is None:
         host = "".join(c for c in socket.gethostname() if c.isascii() and c.isprintable())[:80]
         return f"{host or 'router'}-{os.getpid()}-{next(_numbers)}-{os.urandom(3).hex()}"
-    if not given or len(given) > 128 or not fits_header(given):
+    if not fits_header(given) or not 1 <= len(given) <= 128:
         raise ConfigurationError(f"instance must be 1 to 128 printable ASCII characters; got {given!r}")
     return given
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from pointsman.attempt import UNREACHABLE, Action, Attempt, Next, error_kind
 from pointsman.costs import NO_PRICES, CostInvalid, Prices, Usage, cost_of
 from pointsman.evaluate import CompiledPolicy, Route
+from pointsman.given import is_flag
 from pointsman.history import Window
 
 __all__ = ["Steps", "Tried", "ended", "next_step"]
@@ -331,7 +332,7 @@ def _milliseconds(given: object) -> float | None:
 
     The time is then measured here: an unusable figure must not cost the task its retry or its fallback.
     """
-    if given is None or isinstance(given, str | bytes):
+    if given is None or isinstance(given, str | bytes) or is_flag(given):
         return None
     try:
         number = float(given)  # type: ignore[arg-type]  # whatever the caller gave

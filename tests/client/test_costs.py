@@ -24,6 +24,7 @@ PRICES: dict[str, dict[str, int | None]] = {
     },
     "vendor/large": {"input": 3_000_000_000, "output": 15_000_000_000, "cache_read": None, "cache_write": None},
 }  # fmt: skip
+NumpyFlag = type("bool_", (), {"__float__": lambda _: 1.0})  # the name of numpy's boolean
 FREE: dict[str, dict[str, int | None]] = {"vendor/small": {"input": 0, "output": 0}}
 
 
@@ -217,6 +218,7 @@ def test_tokens_cost_the_price_of_the_catalogue(
     [
         {"usage": Usage(input=-1)}, {"usage": Usage(input=True)}, {"usage": {"input": 1}},
         {"usage": Usage(input=1.5)},  # type: ignore[arg-type]
+        {"cost_nusd": True}, {"cost_usd": False}, {"cost_nusd": NumpyFlag()},
         {"cost_nusd": 0.5}, {"cost_nusd": "410000"}, {"cost_usd": -0.1}, {"cost_usd": 1_001}, {"cost_usd": "1"},
     ],
 )  # fmt: skip

@@ -99,3 +99,8 @@ def test_a_control_plane_that_does_not_know_them_is_left_alone(plane: FakeContro
 def test_an_odd_number_is_refused_at_once(number: int) -> None:
     with pytest.raises(ConfigurationError, match="1 to 20"):
         Router("http://localhost", "k", sample_inputs=number, start=False)
+
+
+def test_a_text_is_no_list_of_attributes() -> None:
+    with pytest.raises(ConfigurationError, match="attributes must be a list of names"):
+        InputSamples(1, attributes="region")

@@ -52,3 +52,13 @@ def test_units_come_from_metadata_first_and_then_from_headers() -> None:
         "request": "call-1", "conversation": "c-1", "user": "u-1", "tenant": "team-1",
     }  # fmt: skip
     assert units_of(body, {"conversation": "c-2", "tenant": "t-2"})["conversation"] == "c-2"
+
+
+@pytest.mark.parametrize("blank", [" ", False, [], float("nan")])
+def test_a_blank_unit_does_not_hide_the_next_place(blank: Any) -> None:
+    headers = {"Pointsman-Conversation": " "}
+    body = {"user": "u-1", "litellm_session_id": "s-1", "proxy_server_request": {"headers": headers}}
+    assert units_of(body, {"conversation": blank, "user": blank, "tenant": blank}) == {
+        "conversation": "s-1", "user": "u-1",
+    }  # fmt: skip
+    assert units_of({}, {"user": 0}) == {"user": "0"}

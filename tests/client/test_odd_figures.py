@@ -49,6 +49,8 @@ POLICY = two_stage(timeouts={"attempt_ms": 1_000, "total_ms": 9_000})
         {"latency_ms": Decimal("12.5")},
         {"latency_ms": "12"},
         {"latency_ms": HUGE},
+        {"latency_ms": True},
+        {"cost_nusd": True},
         {"cost_nusd": HUGE},
         {"cost_usd": 10**400},
         {"usage": Usage(input=HUGE)},

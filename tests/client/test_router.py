@@ -312,6 +312,13 @@ def test_it_counts_exactly_with_many_threads() -> None:
         ("https://pointsman.example/?key=1", {}),
         ("https://pointsman.example", {"instance": "é"}),
         ("https://pointsman.example", {"instance": "x" * 129}),
+        ("https://pointsman.example", {"instance": 5}),
+        ("https://pointsman.example", {"workloads": "support"}),
+        ("https://pointsman.example", {"workloads": b"support"}),
+        ("https://pointsman.example", {"workloads": [None]}),
+        ("https://pointsman.example", {"workloads": ["support", " "]}),
+        ("https://pointsman.example", {"workloads": None}),
+        (5, {}),
         ("https://pointsman.example", {"public_keys": {}}),
     ],
 )

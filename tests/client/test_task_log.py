@@ -327,3 +327,8 @@ def test_a_forked_child_writes_only_its_own_lines(plane: FakeControlPlane, home:
 def test_invalid_sizes_are_refused(home: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="a task log requires"):
         TaskLog(home, **wrong)
+
+
+def test_a_text_is_no_list_of_attributes(home: Path) -> None:
+    with pytest.raises(ConfigurationError, match="attributes must be a list of names"):
+        TaskLog(home, attributes="region")

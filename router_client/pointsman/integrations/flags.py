@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pointsman.decision import Decision
+from pointsman.given import id_text
 
 __all__ = ["UNITS", "inputs_of", "metadata_of", "object_of", "reason_of", "units_of"]
 
@@ -36,8 +37,9 @@ def inputs_of(context: Mapping[str, Any]) -> dict[str, Any]:
 
 def units_of(targeting_key: str | None, context: Mapping[str, Any]) -> dict[str, str]:
     """Return the unit ids: named ones, and the targeting key for the workload's unit, whatever its kind."""
-    found = {name: str(context[name]) for name in UNITS if context.get(name) not in (None, "")}
-    return {**dict.fromkeys(UNITS, targeting_key), **found} if targeting_key else found
+    common = id_text(targeting_key)
+    found = {name: id_text(context.get(name)) or common for name in UNITS}
+    return {name: unit for name, unit in found.items() if unit is not None}
 
 
 def reason_of(decision: Decision) -> str:

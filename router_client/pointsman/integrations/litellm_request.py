@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pointsman.given import id_text
+
 __all__ = ["KEY", "given_in", "group_of", "headers_of", "inputs_of", "metadata_of", "units_of"]
 
 KEY = "pointsman_decision_id"  # in the request's metadata, to join the calls of one request
@@ -70,15 +72,16 @@ def inputs_of(data: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, An
 def units_of(data: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, str]:
     """Return the ids by kind, as in `Router.decide`."""
     headers = headers_of(data)
-    found = {
-        "request": data.get("litellm_call_id"),
-        "conversation": given.get("conversation")
-        or headers.get("pointsman-conversation")
-        or data.get("litellm_session_id"),
-        "user": given.get("user") or data.get("user"),
-        "tenant": given.get("tenant") or metadata_of(data).get("user_api_key_team_id"),
-    }
-    return {name: str(value) for name, value in found.items() if value}
+    places = {
+        "request": (data.get("litellm_call_id"),),
+        "conversation": (
+            given.get("conversation"), headers.get("pointsman-conversation"), data.get("litellm_session_id"),
+        ),
+        "user": (given.get("user"), data.get("user")),
+        "tenant": (given.get("tenant"), metadata_of(data).get("user_api_key_team_id")),
+    }  # fmt: skip
+    found = {name: next(filter(None, map(id_text, values)), None) for name, values in places.items()}
+    return {name: unit for name, unit in found.items() if unit is not None}
 
 
 def _characters(value: Any) -> int:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from pointsman.attempt import ANSWERED_BADLY, UNREACHABLE, error_kind
 from pointsman.costs import CostInvalid, Usage, cost_of, shown
 from pointsman.decision import Decision
+from pointsman.given import is_flag
 from pointsman.history import FailureHistory
 from pointsman.recent import Recent
 from pointsman.reporting.buckets import BucketKey, Mirror, Outcome, Shadow
@@ -138,7 +139,7 @@ def _figure(name: str, value: object, highest: float, left_out: list[tuple[str, 
     if value is None:
         return None
     try:
-        if isinstance(value, str | bytes):
+        if isinstance(value, str | bytes) or is_flag(value):
             raise TypeError
         number = float(value)  # type: ignore[arg-type]  # whatever the caller gave
     except (TypeError, ValueError, OverflowError):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pointsman.errors import ConfigurationError
+from pointsman.given import names_in
 from pointsman.logs import log
 from pointsman.reporting.metrics import Counter
 from pointsman.task_log.files import LogFiles
@@ -54,7 +55,7 @@ class TaskLog:
                 f"bytes; got max_bytes={max_bytes!r}, older={older!r}, waiting={waiting!r}, {len(secret)} bytes"
             )
         self.path = Path(path)
-        self.attributes, self.secret = frozenset(attributes), secret
+        self.attributes, self.secret = frozenset(names_in("attributes", attributes)), secret
         self._limit = waiting
         self._files = LogFiles(self.path, max_bytes, older)
         self.restart()

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from pointsman.decision import Decision
 from pointsman.errors import ConfigurationError
+from pointsman.given import names_in
 from pointsman.logs import log
 from pointsman.reporting.limits import COMMITTED
 from pointsman.reporting.metrics import Counter
@@ -41,7 +42,7 @@ class InputSamples:
             raise ConfigurationError(
                 f"sample_inputs must be 1 to {MOST_PER_MINUTE} per minute, not {per_minute!r}"
             )
-        self.per_minute, self.attributes = per_minute, frozenset(attributes)
+        self.per_minute, self.attributes = per_minute, frozenset(names_in("attributes", attributes))
         self.restart()
 
     @classmethod
