@@ -18,6 +18,13 @@ def test_it_refuses_to_start_without_a_key(key: str | None) -> None:
         Router("http://pointsman.example", key, start=False)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("key", ["pmr_1\npmr_2", "pmr_é", "pmr_\0", "pmr_\x1b[0m"])
+def test_it_refuses_to_start_with_a_key_that_cannot_be_sent(key: str) -> None:
+    with pytest.raises(ConfigurationError, match="key has characters that no key has") as refused:
+        Router("http://pointsman.example", key, start=False)
+    assert "pmr_" not in str(refused.value), "a key is not quoted"
+
+
 def test_it_sends_a_leaving_acknowledgement_when_it_closes(plane: FakeControlPlane) -> None:
     with plane.router(instance="job-1"):
         pass

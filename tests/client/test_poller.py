@@ -158,6 +158,26 @@ def test_it_does_not_poll_in_a_tight_loop_when_the_server_holds_nothing(plane: F
         assert time.monotonic() - began >= 4 * 0.16
 
 
+@pytest.mark.parametrize("interval_ms", [2**31 - 1, pytest.param(10**400, id="huge")])
+def test_it_waits_at_most_five_minutes_whatever_interval_it_is_told(
+    plane: FakeControlPlane, monkeypatch: pytest.MonkeyPatch, interval_ms: int
+) -> None:
+    """Otherwise a pin or a rollback would not reach it for weeks."""
+    intervals: list[float] = []
+    spread = Backoff.spread
+
+    def seen(backoff: Backoff, seconds: float) -> float:
+        intervals.append(seconds)
+        return spread(backoff, seconds)
+
+    monkeypatch.setattr(Backoff, "spread", seen)
+    plane.poll_interval_ms = interval_ms
+    with plane.router(wait_s=0) as router:
+        assert eventually(lambda: 300 in intervals)
+        assert (router.status()["polls"], router.status()["poll_failures"]) == (1, 0)
+    assert max(intervals) == 300
+
+
 def test_it_does_not_poll_in_a_tight_loop_when_a_proxy_drops_the_etag(plane: FakeControlPlane) -> None:
     def no_etag(request: Request, reply: Reply) -> Reply:
         return replace(reply, headers={k: v for k, v in reply.headers.items() if k != "ETag"})
@@ -197,7 +217,7 @@ def test_it_backs_off_with_full_jitter_of_at_most_half_a_minute() -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "seconds"), [(None, None), ("7", 7), ("-3", 0), ("nan", None), ("soon", None), ("1e9", 3_600)]
+    ("header", "seconds"), [(None, None), ("7", 7), ("-3", 0), ("nan", None), ("soon", None), ("1e9", 300)]
 )
 def test_it_reads_retry_after_in_seconds(header: str | None, seconds: float | None) -> None:
     assert _retry_after(header) == seconds

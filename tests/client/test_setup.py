@@ -78,6 +78,26 @@ def test_it_calls_a_key_function_again_after_a_wrong_key(plane: FakeControlPlane
         assert router.wait_ready(LONG)
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("", "no key, but an empty text"),
+        (" \n", "no key, but an empty text"),
+        (None, "no key, but NoneType"),
+        ("pmr_1\npmr_2", "no usable key: it has characters that no key has"),
+    ],
+)
+def test_it_asks_a_key_function_again_that_returned_no_key(
+    plane: FakeControlPlane, caplog: pytest.LogCaptureFixture, given: str | None, says: str
+) -> None:
+    keys = iter([given])
+    with asked(plane.url, lambda: next(keys, "pmr_test")) as router:  # type: ignore[arg-type,return-value]
+        assert router.wait_ready(LONG)
+    assert f"only defaults: the key function returned {says}" in caplog.text
+    assert "no answer from" not in caplog.text, "nothing was sent"
+    assert "pmr_" not in caplog.text
+
+
 def test_it_logs_only_once_that_a_workload_is_not_served(
     plane: FakeControlPlane, caplog: pytest.LogCaptureFixture
 ) -> None:

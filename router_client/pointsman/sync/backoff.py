@@ -9,6 +9,9 @@ __all__ = ["Backoff"]
 # The protocol allows 60 s. With 30 s a router returns within a minute of the control plane's start, however long
 # that takes.
 LONGEST_S = 30.0
+# The longest wait that a control plane, or something in between, can impose: a poll interval or `Retry-After`. A pin or
+# a rollback must reach a router that was once told to wait for days.
+LONGEST_TOLD_S = 300.0
 _FIRST_S = 1.0
 
 

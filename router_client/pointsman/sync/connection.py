@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pointsman.errors import ConfigurationError
+from pointsman.sync.headers import fits_header
 
 __all__ = ["Connection"]
 
@@ -42,6 +43,10 @@ class Connection:
             raise ConfigurationError(
                 "key is missing or empty: give the router key (pmr_…), or a function that returns it"
             )
+        if not callable(self.key) and not fits_header(self.key.strip()):
+            raise ConfigurationError(
+                "key has characters that no key has, such as a line break within it: copy it again"
+            )
         object.__setattr__(self, "url", _checked("url", self.url))
         if self.snapshots_url is not None:
             object.__setattr__(self, "snapshots_url", _checked("snapshots_url", self.snapshots_url))
@@ -55,7 +60,7 @@ class Connection:
 
 def _checked(name: str, url: str) -> str:
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(url if isinstance(url, str) else "")
         known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:  # a port beyond 65,535, half an IPv6 address
         known = False

@@ -13,7 +13,7 @@ from time import monotonic
 from pointsman.errors import SnapshotRefused
 from pointsman.logs import log
 from pointsman.sync.acks import Acks
-from pointsman.sync.backoff import Backoff
+from pointsman.sync.backoff import LONGEST_TOLD_S, Backoff
 from pointsman.sync.connection import Connection
 from pointsman.sync.last_known_good import LastKnownGood
 from pointsman.sync.long_poll import CUT_STATUSES, LongPollWait
@@ -90,7 +90,9 @@ class Poller:
         try:
             answer = await transport.snapshot(self._good.etag, since, wait_s)
         except Unreachable as error:
-            why = f"no answer from {snapshot_address(self._connection)}: {error}"
+            why = (
+                f"no answer from {snapshot_address(self._connection)}: {error}" if error.sent else str(error)
+            )
             if error.cut:
                 return self._cut_or_failed(why, wait_s, started)
             if error.silent:  # perhaps something in between drops idle connections and tells nobody
@@ -157,7 +159,7 @@ class Poller:
         return 0 if self._good.unstored else self._long_poll.seconds
 
     def _interval(self, snapshot: Snapshot) -> float:
-        return self._backoff.spread(max(snapshot.poll_interval_ms, 100) / 1000)
+        return self._backoff.spread(min(max(snapshot.poll_interval_ms, 100), 1000 * LONGEST_TOLD_S) / 1000)
 
     def _look_for_workloads(self, snapshot: Snapshot) -> None:
         """Log once which of the chosen workloads are not served."""

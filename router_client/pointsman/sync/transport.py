@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from pointsman.errors import SnapshotRefused
+from pointsman.sync.backoff import LONGEST_TOLD_S
 from pointsman.sync.connection import Connection
 from pointsman.sync.headers import fits_header
 from pointsman.sync.quiet import no_line_per_request, quiet_httpx
@@ -33,7 +34,6 @@ __all__ = ["Answer", "Transport", "Unreachable"]
 _GRACE_S = 10.0
 _BODY_S = 120.0
 _POST_S = 10.0
-_LONGEST_RETRY_AFTER_S = 3_600.0
 _POST_BYTES = 1024 * 1024  # of a response to outcomes, at most a problem document
 # The only coding that is decoded. This is done here because httpx inflates everything it has read before the
 # size can be checked: 64 kB, or several stacked codings, can become gigabytes.
@@ -47,11 +47,12 @@ class Unreachable(Exception):  # noqa: N818 - names a state, not an error
 
     cut     the connection ended after the request was sent, as when a proxy's time limit ends a long poll
     silent  the connection stayed open, and nothing came within our own time limit
+    sent    False if there was no request, for want of a key
     """
 
-    def __init__(self, why: str, *, cut: bool = False, silent: bool = False) -> None:
+    def __init__(self, why: str, *, cut: bool = False, silent: bool = False, sent: bool = True) -> None:
         super().__init__(why)
-        self.cut, self.silent = cut, silent
+        self.cut, self.silent, self.sent = cut, silent, sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,13 +223,22 @@ class Transport:
     def _authorization(self) -> str:
         key = self._connection.key
         try:
-            # A key read from a file ends with a line break; httpx would refuse it and quote the key in its message.
-            text = (key() if callable(key) else key).strip()
+            given = key() if callable(key) else key
         except Exception as error:  # the caller's function, for example if its vault cannot be reached
-            raise Unreachable(f"the key function failed, {type(error).__name__}: {error}") from error
+            why = f"the key function failed, {type(error).__name__}: {error}"
+            raise Unreachable(why, sent=False) from error
+        # A key read from a file ends with a line break; httpx would refuse it and quote the key in its message.
+        text = given.strip() if isinstance(given, str) else ""
+        if not text:
+            raise Unreachable(f"the key function returned no key{_instead(given)}", sent=False)
         if not fits_header(text):
-            raise Unreachable("the key contains characters that are not allowed in a header")
+            why = "the key function returned no usable key: it has characters that no key has"
+            raise Unreachable(why, sent=False)
         return f"Bearer {text}"
+
+
+def _instead(given: object) -> str:
+    return ", but an empty text" if isinstance(given, str) else f", but {type(given).__name__}"
 
 
 async def _body(response: httpx.Response, limit: int) -> bytes | None:
@@ -288,4 +298,4 @@ def _retry_after(value: str | None) -> float | None:
             seconds = parsedate_to_datetime(value).timestamp() - time.time()
         except (ValueError, OverflowError):
             return None
-    return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER_S) if math.isfinite(seconds) else None
+    return min(max(seconds, 0.0), LONGEST_TOLD_S) if math.isfinite(seconds) else None
