@@ -15,7 +15,7 @@ from controlplane.web.api import PAGE, ApiView
 from pointsman.errors import PolicyInvalid
 from pointsman.policy import Locate, digest, parse
 from policies_app import actions, serializers
-from policies_app.catalogue.validation import problems_of
+from policies_app.catalogue.validation import problems_of, told
 from policies_app.documents.differences import differences
 from policies_app.four_eyes.actions import request_serving
 from policies_app.four_eyes.api import ChangeRequestSerializer
@@ -205,7 +205,7 @@ class ValidateView(ApiView):
             {
                 "valid": valid,
                 "digest": digest(document) if valid else None,
-                "problems": [problem.as_dict() for problem in problems],
+                "problems": told(problems),
             }
         )
 

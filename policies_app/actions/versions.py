@@ -10,7 +10,7 @@ from controlplane.core.actors import Actor
 from controlplane.core.errors import AlreadyExists, PolicyRefused
 from pointsman.errors import PolicyInvalid
 from pointsman.policy import Locate, canonical, digest, parse
-from policies_app.catalogue.validation import problems_of
+from policies_app.catalogue.validation import problems_of, told
 from policies_app.models import PolicyVersion, Workload
 
 
@@ -31,7 +31,7 @@ def add_version(
     if errors := [problem for problem in problems if problem.severity == "error"]:
         raise PolicyRefused(
             f"The document has {len(errors)} problem{'s' if len(errors) > 1 else ''}; nothing was saved.",
-            [problem.as_dict() for problem in problems],
+            told(problems),
         )
     target = ("workload", workload.name)
     with log.attempt(actor=actor, action="version.add", target=target, workload=workload.name, reason=note):

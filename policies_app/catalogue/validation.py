@@ -1,10 +1,11 @@
 """Validate documents against the workload's permissions and the model catalogue."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pointsman.errors import PolicyInvalid
 from pointsman.policy import CatalogueModel, Locate, Problem, WorkloadRules, parse, validate
+from pointsman.problems import first_of
 from policies_app.models import Model, Workload
 
 
@@ -24,6 +25,11 @@ def problems_of(document: Any, workload: Workload, *, locate: Locate | None = No
         ),
         catalogue=catalogue(),
     )
+
+
+def told(problems: Sequence[Problem]) -> list[dict[str, Any]]:
+    """Return the problems for an answer or a page: the first 50, and how many more there are."""
+    return [problem.as_dict() for problem in first_of(problems)]
 
 
 def problems_of_text(text: str, workload: Workload) -> list[Problem]:

@@ -14,7 +14,7 @@ from pointsman.policy import completed, parse
 from pointsman.policy.canonical import plain
 from policies_app import actions, selectors
 from policies_app.catalogue.usage import model_notices
-from policies_app.catalogue.validation import problems_of_text
+from policies_app.catalogue.validation import problems_of_text, told
 from policies_app.console.lookups import environments_of, may_edit, trail, version_asked, workload_for
 from policies_app.console.workloads import served_in, served_places
 from policies_app.documents.differences import differences
@@ -72,7 +72,7 @@ def check_version(request: HttpRequest, name: str) -> HttpResponse:
     """
     workload = workload_for(request, name, edit=True)
     form = VersionForm(request.POST)
-    form.problems = [p.as_dict() for p in problems_of_text(request.POST.get("text", ""), workload)]
+    form.problems = told(problems_of_text(request.POST.get("text", ""), workload))
     if request.headers.get("HX-Request"):
         context = {"workload": workload, "form": form, **_against_served(request, workload, form)}
         return fragment(request, "policies/_checked.html", {**context, "checked": True})

@@ -1,7 +1,7 @@
 """The exceptions of this library, as a tree.
 
 PointsmanError
-├── PolicyInvalid          an invalid policy document; `.problems` lists all problems
+├── PolicyInvalid          an invalid policy document; `.problems` lists its problems
 ├── SnapshotRefused        a snapshot that the router does not apply; `.code` says why
 ├── TokenInvalid           a `decision_id` that was truncated or not made by this library
 └── ConfigurationError     a mistake in the caller's set-up: a missing extra, a bad argument
@@ -12,10 +12,8 @@ PointsmanError
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from pointsman.problems import Problem
+from pointsman.problems import Problem, first_of
 
 __all__ = ["ConfigurationError", "PointsmanError", "PolicyInvalid", "SnapshotRefused", "TokenInvalid"]
 
@@ -25,10 +23,10 @@ class PointsmanError(Exception):
 
 
 class PolicyInvalid(PointsmanError):
-    """An invalid policy document. `problems` contains every finding, including warnings."""
+    """An invalid policy document. `problems` contains the findings, including warnings; of more than 50, the first."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        self.problems = tuple(problems)
+        self.problems = tuple(first_of(problems))
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 

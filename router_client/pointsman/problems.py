@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-__all__ = ["Near", "Problem", "Severity", "did_you_mean", "join"]
+__all__ = ["Near", "Problem", "Severity", "did_you_mean", "first_of", "join"]
+
+LISTED = 50  # more problems of one document are only counted
+_LONGEST_STEP = 120  # characters of a name in a path
 
 Severity = Literal["error", "warning"]
 Near = tuple[object, Collection[str]]  # an unknown word, and the known ones
@@ -35,6 +38,21 @@ class Problem:
         return f"{where}: {self.message} [{self.code}]"
 
 
+def first_of(problems: Sequence[Problem]) -> list[Problem]:
+    """Return the first 50 problems in their order, errors before warnings, and an entry that counts the others.
+
+    Each names its place, so a small document could have an answer of megabytes.
+    """
+    if len(problems) <= LISTED:
+        return list(problems)
+    chosen = sorted(range(len(problems)), key=lambda at: problems[at].severity != "error")[:LISTED]
+    errors = sum(problem.severity == "error" for problem in problems)
+    severity: Severity = "error" if errors > LISTED else "warning"
+    rest = len(problems) - LISTED
+    more = Problem("", "more_problems", f"and {rest:,} more", severity)
+    return [*(problems[at] for at in sorted(chosen)), more]
+
+
 def did_you_mean(word: object, known: Collection[str]) -> str:
     """Return `; did you mean "large"?`, or an empty string if no known word is similar. The last part of a
     dotted name suffices: `priority` suggests `request.priority`.
@@ -53,7 +71,11 @@ def did_you_mean(word: object, known: Collection[str]) -> str:
 
 
 def join(path: str, step: str | int) -> str:
-    """Return the path of a member: ("rules", 2) gives `rules[2]`, ("rules[2]", "when") gives `rules[2].when`."""
+    """Return the path of a member: ("rules", 2) gives `rules[2]`, ("rules[2]", "when") gives `rules[2].when`.
+
+    A longer name than any policy has is cut: every member below it has it in its path.
+    """
     if isinstance(step, int):
         return f"{path}[{step}]"
+    step = step[:_LONGEST_STEP]
     return f"{path}.{step}" if path else step

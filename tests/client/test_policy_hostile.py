@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from copy import copy
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import pytest
 
@@ -19,7 +19,7 @@ from pointsman.policy import canonical, digest, parse, validate
 from pointsman.policy.catalogue import CatalogueModel
 from pointsman.policy.schema import SCHEMA
 from pointsman.policy.validate import WorkloadRules
-from pointsman.problems import Problem
+from pointsman.problems import Problem, first_of
 from tests.client.policies import two_stage
 
 MOST_CALLS = 1_000_000  # twice what the largest set of mistakes needs, and thirty times everything else
@@ -171,6 +171,31 @@ def test_it_names_every_unknown_key_with_a_limited_number_of_suggestions() -> No
     assert Counter(problem.code for problem in problems) == {"unknown_key": 4_000}
     assert "did you mean" in problems[0].message
     assert "did you mean" not in problems[-1].message
+
+
+@pytest.mark.parametrize("syntax", ["yaml", "json"])
+def test_a_refusal_of_a_text_lists_50_problems_and_counts_the_rest(
+    syntax: Literal["json", "yaml"],
+) -> None:
+    """64 KiB of duplicate keys became 1.8 MB."""
+    members = ", ".join(['"a": 1'] * 6_000)
+    with pytest.raises(PolicyInvalid) as refused:
+        parse(f'{{"{"k" * 900}": {{{members}}}}}', syntax=syntax)
+    problems = refused.value.problems
+    assert Counter(problem.code for problem in problems) == {"duplicate_key": 50, "more_problems": 1}
+    assert (problems[-1].message, problems[-1].severity) == ("and 5,949 more", "error")
+    assert len(json.dumps([problem.as_dict() for problem in problems])) < 50_000
+    assert len(str(refused.value)) < 50_000
+
+
+def test_an_error_is_listed_although_50_warnings_precede_it() -> None:
+    warnings = [Problem("", f"w{n}", "", "warning") for n in range(60)]
+    listed = first_of([*warnings, Problem("x", "e", "")])
+    assert [(problem.code, problem.severity) for problem in listed[-3:]] == [
+        ("w48", "warning"), ("e", "error"), ("more_problems", "warning"),
+    ]  # fmt: skip
+    assert len(listed) == 51 and listed[-1].message == "and 11 more"
+    assert first_of(warnings[:50]) == warnings[:50]
 
 
 def test_it_names_500_problems_quickly() -> None:

@@ -216,7 +216,9 @@ def test_the_fake_explains_that_yaml_1_1_reads_on_as_true() -> None:
     assert True in data["escalate"]
     plane = FakeControlPlane()
     for give in (plane.serve, plane.roll_out):
-        with pytest.raises(PolicyInvalid, match=r"YAML 1\.1.*turns the name on into true") as refused:
+        with pytest.raises(
+            PolicyInvalid, match=r"YAML 1\.1.*turns the name on, yes or true into true"
+        ) as refused:
             give("summaries", data)
         assert [problem.path for problem in refused.value.problems] == ["escalate"]
 
@@ -227,3 +229,19 @@ def test_a_policy_changed_by_yaml_1_1_is_explained(name: str | bool) -> None:
     problems = validate(two_stage(escalate={"max": 1, "to": "large", name: ["error"]}))
     assert any("YAML 1.1" in problem.message for problem in problems)
     assert not any("YAML 1.1" in p.message for p in validate(two_stage(true=1)))
+
+
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        ("escalate: {max: 1, to: large, yes: [error]}", "turns the name on, yes or true into true"),
+        ("escalate: {max: 1, to: large, off: [error]}", "turns the name off, no or false into false"),
+        ("models: {no: {model: x}}", "turns the name off, no or false into false"),
+        ("rules: [{id: no, when: 'true', use: large}]", "turns off, no or false into false"),
+        ("rules: [{id: a, when: off, use: large}]", "turns off, no or false into false"),
+        ("default: yes", "turns on, yes or true into true"),
+    ],
+)
+def test_each_word_of_yaml_1_1_for_a_boolean_is_explained(written: str, says: str) -> None:
+    problems = validate({**two_stage(), **yaml.safe_load(written)})
+    assert any(says in problem.message for problem in problems), problems

@@ -25,6 +25,7 @@ from pointsman.cli.output import CliError
 from pointsman.cli.server import Server, path
 from pointsman.errors import PolicyInvalid
 from pointsman.policy import parse, validate
+from pointsman.problems import first_of
 
 __all__ = ["main", "make_server"]
 
@@ -135,7 +136,8 @@ class Tools:
             document = parse(text)
         except PolicyInvalid as invalid:
             return [problem.as_dict() for problem in invalid.problems]
-        return [problem.as_dict() for problem in validate(document.data, locate=document.locate)]
+        problems = first_of(validate(document.data, locate=document.locate))
+        return [problem.as_dict() for problem in problems]
 
     def backtest(
         self, workload: str, versions: list[int], draft: str = "", recorded: str = "", tasks: str = ""

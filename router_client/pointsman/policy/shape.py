@@ -76,13 +76,28 @@ def check_json(data: Any, report: Reporter) -> bool:
     return sound
 
 
+_TRUE, _FALSE = (True, "true", "True"), (False, "false", "False")
+
+
 def _yaml_1_1(name: object) -> str:
-    """Return an explanation if a name is `true`: `yaml.safe_load` of a policy's `on:`, possibly via JSON."""
-    if not (isinstance(name, bool) or name in ("true", "True")):
+    """Return an explanation if a name is a boolean: `yaml.safe_load` of a policy's `on:`, possibly via JSON."""
+    if not isinstance(name, bool | str) or name not in (*_TRUE, *_FALSE):
         return ""
+    words = "on, yes or true into true" if name in _TRUE else "off, no or false into false"
     return (
-        ": yaml.safe_load follows YAML 1.1, which turns the name on into true. "
-        'Pass the YAML text instead (pointsman reads YAML 1.2), or write "on" in quotes'
+        f": yaml.safe_load follows YAML 1.1, which turns the name {words}. "
+        "Pass the YAML text instead (pointsman reads YAML 1.2), or write the name in quotes"
+    )
+
+
+def _yaml_1_1_value(value: object) -> str:
+    """Return an explanation if a boolean is where a text belongs: `yaml.safe_load` of `id: no`."""
+    if not isinstance(value, bool):
+        return ""
+    words = "on, yes or true into true" if value else "off, no or false into false"
+    return (
+        f"; yaml.safe_load follows YAML 1.1, which turns {words}. "
+        "Pass the YAML text instead (pointsman reads YAML 1.2), or write the text in quotes"
     )
 
 
@@ -94,7 +109,8 @@ def check_shape(value: Any, schema: Mapping[str, Any], report: Reporter, path: s
         report(
             path,
             "wrong_type",
-            f"expected {' or '.join(_KINDS[kind] for kind in allowed)}, found {_found(value)}",
+            f"expected {' or '.join(_KINDS[kind] for kind in allowed)}, found {_found(value)}"
+            + (_yaml_1_1_value(value) if "string" in allowed else ""),
             0,
         )
         return
