@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import traceback
 from typing import Annotated
 
@@ -11,9 +10,10 @@ import typer
 import typer.core
 
 from pointsman.cli import emergency, evidence, folders, policies, rollouts, starting
-from pointsman.cli.output import CliError, Output, Settings
+from pointsman.cli.output import CliError, Output, Settings, complain
 from pointsman.errors import ConfigurationError, PolicyInvalid
 from pointsman.version import VERSION
+from pointsman.visible import one_line
 
 __all__ = ["app", "run"]
 
@@ -67,23 +67,23 @@ def run(arguments: list[str]) -> int:
     try:
         code = command.main(_json_first(arguments), prog_name="pointsman", standalone_mode=False)
     except PolicyInvalid as invalid:
-        print(*invalid.problems, sep="\n", file=sys.stderr)
+        complain("\n".join(map(one_line, invalid.problems)))
         return 1
     except (CliError, ConfigurationError) as error:
-        print(f"pointsman: {error}", file=sys.stderr)
+        complain(f"pointsman: {error}")
         return getattr(error, "exit_code", 2)
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"pointsman: {where}{error.strerror or error}", file=sys.stderr)
+        where = f"{one_line(error.filename)}: " if error.filename else ""
+        complain(f"pointsman: {where}{error.strerror or error}")
         return 2
     except Exception as error:
         if hasattr(error, "format_message"):  # the command line is invalid
             if message := error.format_message():  # empty if no command was given and the help was shown
-                print(f"pointsman: {message}", file=sys.stderr)
+                complain(f"pointsman: {message}")
             return 2
         if type(error).__name__ == "Abort":
-            print("pointsman: stopped", file=sys.stderr)
+            complain("pointsman: stopped")
             return 130
-        traceback.print_exc()
+        complain(traceback.format_exc().rstrip())
         return 2  # not Python's 1, which means a negative result
     return code if isinstance(code, int) else 0

@@ -8,6 +8,7 @@ import typer
 
 from pointsman.cli.output import Settings
 from pointsman.cli.server import path
+from pointsman.visible import one_line
 
 __all__ = ["register"]
 
@@ -36,7 +37,7 @@ def pin(
         where = path("environments", environment, "assignments", workload)
         found = server.act(where, "pin", {"model": model, "reason": reason})
     settings.output.data(
-        found, f"{workload} in {environment} is pinned to {model}, revision {found['revision']}."
+        found, one_line(f"{workload} in {environment} is pinned to {model}, revision {found['revision']}.")
     )
 
 
@@ -47,5 +48,6 @@ def unpin(context: typer.Context, workload: str, environment: Environment, reaso
         where = path("environments", environment, "assignments", workload)
         found = server.act(where, "unpin", {"reason": reason})
     settings.output.data(
-        found, f"{workload} in {environment} follows its policy again, revision {found['revision']}."
+        found,
+        one_line(f"{workload} in {environment} follows its policy again, revision {found['revision']}."),
     )

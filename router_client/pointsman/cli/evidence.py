@@ -11,6 +11,7 @@ import typer
 from pointsman.cli.output import CliError, Output, Settings
 from pointsman.cli.server import path
 from pointsman.plurals import counted
+from pointsman.visible import one_line
 
 __all__ = ["register"]
 
@@ -208,7 +209,10 @@ def verify(context: typer.Context) -> None:
         text = f"Verified: {text}"
     else:
         text = "\n".join(
-            ["NOT verified: " + text, *(f"  {one['kind']}: {one['sentence']}" for one in found["findings"])]
+            [
+                "NOT verified: " + text,
+                *(one_line(f"  {one['kind']}: {one['sentence']}") for one in found["findings"]),
+            ]
         )
     if not found["entries"] and not found["findings"]:
         text = "No entries yet: nothing was verified."

@@ -15,6 +15,7 @@ from pointsman.cli.rollouts import GOOD_ENDS, start_if_possible, watch_until_don
 from pointsman.cli.server import Refused, Server, path
 from pointsman.plurals import counted
 from pointsman.policy.yaml_text import needs_quotes
+from pointsman.visible import one_line
 
 __all__ = ["register"]
 
@@ -110,7 +111,7 @@ def _do(server: Server, change: Change, reason: str, done: Sequence[Any]) -> Any
     try:
         return change.do(server, reason)
     except CliError as error:
-        raise CliError(f"{change}: {error}{_made(error, len(done))}") from None
+        raise CliError(f"{one_line(change)}: {error}{_made(error, len(done))}") from None
 
 
 def _made(error: CliError, earlier: int) -> str:
@@ -172,7 +173,7 @@ def export(
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(content, encoding="utf-8")
     settings.output.data(
-        {"files": sorted(files)}, f"{counted(len(files), 'file is', 'files are')} in {folder}."
+        {"files": sorted(files)}, one_line(f"{counted(len(files), 'file is', 'files are')} in {folder}.")
     )
 
 

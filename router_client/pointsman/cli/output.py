@@ -1,8 +1,10 @@
-"""Output of commands: tables for people, JSON for programs, and errors as a sentence."""
+"""Output of commands: tables for people, JSON for programs, and errors as a sentence.
+
+Names, reasons and files are other people's text. All of it is printed here, with its control characters made visible.
+"""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +14,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pointsman.visible import json_text, one_line, visible
+
 if TYPE_CHECKING:
     from pointsman.cli.server import Server
 
-__all__ = ["CliError", "Output", "Settings"]
+__all__ = ["CliError", "Output", "Settings", "complain", "lines"]
 
 
 class CliError(Exception):
@@ -34,29 +38,29 @@ class Output:
         self._console = Console(highlight=False, soft_wrap=True)
 
     def say(self, text: str) -> None:
-        """Print a message for people."""
+        """Print a message for people, of one line."""
         if self.as_json:
-            print(text, file=sys.stderr)
+            complain(one_line(text))
         else:
-            self._console.print(text, markup=False)
+            self._console.print(one_line(text), markup=False)
 
     def data(self, document: Any, text: str = "") -> None:
-        """Print the result, as JSON or as text."""
+        """Print the result, as JSON or as text. Other people's text within it must be `one_line`."""
         if self.as_json or not text:
-            print(json.dumps(document, indent=2, ensure_ascii=False))
+            print(json_text(document))
         else:
-            self._console.print(text, markup=False)
+            self._console.print(visible(text), markup=False)
 
     def table(self, heads: Sequence[str], rows: Iterable[Sequence[Any]], document: Any) -> None:
         """Print the result as a table, or the document as JSON."""
         if self.as_json:
-            print(json.dumps(document, indent=2, ensure_ascii=False))
+            print(json_text(document))
             return
         table = Table(box=None, pad_edge=False, header_style="bold")
         for head in heads:
             table.add_column(Text(head), overflow="fold")
         for row in rows:  # as `Text`: rich takes [brackets] in a str for markup
-            table.add_row(*(Text("–" if cell is None or cell == "" else str(cell)) for cell in row))
+            table.add_row(*(Text("–" if cell is None or cell == "" else one_line(cell)) for cell in row))
         self._console.print(table)
 
 
@@ -81,9 +85,15 @@ class Settings:
         return Server(self.server, self.key)
 
 
+def complain(text: object) -> None:
+    """Print a message to standard error."""
+    print(visible(text), file=sys.stderr)
+
+
 def lines(entries: Mapping[str, Any]) -> str:
     """Return `name  value` lines."""
     width = max(map(len, entries), default=0)
     return "\n".join(
-        f"{name:<{width}}  {'–' if value in (None, '') else value}" for name, value in entries.items()
+        f"{name:<{width}}  {'–' if value in (None, '') else one_line(value)}"
+        for name, value in entries.items()
     )

@@ -16,6 +16,7 @@ from pointsman.errors import ConfigurationError, PolicyInvalid
 from pointsman.evaluate import compile_policy
 from pointsman.integrations.flagd import definitions
 from pointsman.policy import CatalogueModel, canonical, digest, json_schema, load, parse, validate
+from pointsman.visible import json_text, one_line, visible_json
 
 __all__ = ["read", "register"]
 
@@ -60,9 +61,9 @@ def validate_files(
         listed += [{"file": name, **problem.as_dict()} for problem in problems]
         if not (as_json or settings.output.as_json):
             for problem in problems:
-                print(f"{name}: {problem.severity}: {problem}")
+                print(one_line(f"{name}: {problem.severity}: {problem}"))
     if as_json or settings.output.as_json:
-        print(json.dumps(listed, indent=2))
+        print(json_text(listed))
     if bad:
         raise typer.Exit(1)
 
@@ -96,7 +97,9 @@ def print_digest(
 ) -> None:
     """Print the digest that identifies a policy."""
     data = load(read(file))
-    print(canonical(data).decode() if canonical_form else digest(data))
+    # Exact, for programs; only a person at a terminal gets the control characters of a text as `\u202e`.
+    shown = canonical(data).decode() if canonical_form else digest(data)
+    print(one_line(shown) if sys.stdout.isatty() else shown)
 
 
 def decide(
@@ -127,7 +130,7 @@ def diff(
     before, after = (_document(settings, name) for name in (old, new))
     found = list(difflib.unified_diff(_text(before), _text(after), old, new, lineterm="", n=3))
     if found:
-        print("\n".join(found))
+        print("\n".join(map(one_line, found)))
         raise typer.Exit(1)
     settings.output.say("No difference.")
 
@@ -145,7 +148,7 @@ def flagd(
     workloads = [document["workload"] for document in documents]
     if twice := sorted({name for name in workloads if workloads.count(name) > 1}):
         raise CliError(f"{twice[0]} was given twice; a flag has one policy.")
-    print(definitions(documents), end="")
+    print(visible_json(definitions(documents)), end="")
 
 
 def _document(settings: Settings, name: str) -> dict[str, Any]:
@@ -165,4 +168,4 @@ def version_of(server: Server, workload: str, number: int) -> dict[str, Any]:
 
 
 def _text(document: dict[str, Any]) -> list[str]:
-    return json.dumps(document, indent=2, ensure_ascii=False).splitlines()
+    return json_text(document).split("\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +10,7 @@ import typer
 
 from pointsman.cli.output import CliError, Output, Settings, lines
 from pointsman.cli.server import Refused, Server, path
+from pointsman.visible import json_text, visible
 
 __all__ = ["GOOD_ENDS", "register", "start_if_possible", "watch_until_done"]
 
@@ -113,12 +113,10 @@ def report(
     settings: Settings = context.obj
     where = path("rollouts", rollout_id, "report")
     with settings.connect() as server:
-        if settings.output.as_json:
-            text = json.dumps(server.get(where), indent=2, ensure_ascii=False) + "\n"
-        else:
-            text = server.text(f"{where}.md")
+        as_json = settings.output.as_json
+        text = f"{json_text(server.get(where))}\n" if as_json else server.text(f"{where}.md")
     if to is None:
-        print(text, end="")
+        print(visible(text), end="")
     else:
         to.write_text(text, encoding="utf-8")
         settings.output.say(f"The report was written to {to}.")

@@ -12,6 +12,7 @@ import httpx
 
 from pointsman.cli.output import CliError
 from pointsman.version import VERSION
+from pointsman.visible import one_line
 
 __all__ = ["Refused", "Server"]
 
@@ -186,14 +187,18 @@ def _foreign(answer: httpx.Response) -> Refused:
     """Return the error for an answer in another form, such as the page of a proxy that wants a login first."""
     kind = answer.headers.get("Content-Type", "no content type")
     address = answer.request.url.copy_with(query=None, username=None, password=None)
-    sentence = f"Something other than a control plane answered {address}: {answer.status_code}, {kind}."
+    sentence = (
+        f"Something other than a control plane answered {address}: {answer.status_code}, {one_line(kind)}."
+    )
     return Refused(answer.status_code, "no_problem", sentence)
 
 
 def _refusal(answer: httpx.Response) -> Refused:
     if answer.has_redirect_location:
         place = answer.request.url.join(answer.headers["Location"])
-        sentence = f"The control plane answered {answer.status_code}: it is at {place}; use that address."
+        sentence = (
+            f"The control plane answered {answer.status_code}: it is at {one_line(place)}; use that address."
+        )
         return Refused(answer.status_code, "no_problem", sentence)
     try:
         problem = answer.json()
@@ -202,7 +207,7 @@ def _refusal(answer: httpx.Response) -> Refused:
     except (ValueError, KeyError, TypeError, AttributeError):
         return _foreign(answer)
     named = [_problem(one) for one in problems if isinstance(one, Mapping)]
-    return Refused(answer.status_code, code, "\n  ".join([f"{detail} ({code})", *named]))
+    return Refused(answer.status_code, code, "\n  ".join(map(one_line, [f"{detail} ({code})", *named])))
 
 
 def _problem(one: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ import typer
 from pointsman.cli.changes import is_requested, waiting_to_serve
 from pointsman.cli.output import CliError, Output, Settings, lines
 from pointsman.cli.server import Server, path
+from pointsman.visible import one_line
 
 __all__ = ["FoundModel", "models_of_litellm", "register"]
 
@@ -90,8 +91,8 @@ def _refuse_unknown_windows(found: list[FoundModel]) -> None:
     """Refuse models without a context window, which the catalogue requires, before anything is created."""
     if unknown := [one.name for one in found if one.context_window is None]:
         raise CliError(
-            f"The context window of {', '.join(unknown)} is not known. Set model_info.max_input_tokens in the "
-            "configuration, or give LiteLLM's price map with --prices. Nothing was created."
+            f"The context window of {one_line(', '.join(unknown))} is not known. Set model_info.max_input_tokens in "
+            "the configuration, or give LiteLLM's price map with --prices. Nothing was created."
         )
 
 
@@ -280,10 +281,11 @@ def _chosen_model(model: str, found: list[FoundModel], yes: bool) -> str:
     if not names:
         raise CliError("No model was given, so there is nothing to route to.")
     if model and model not in names:
-        raise CliError(f"--model {model} is not one of {', '.join(names)}.")
+        raise CliError(f"--model {model} is not one of {one_line(', '.join(names))}.")
     if model or yes or len(names) == 1:
         return model or names[-1]
-    return str(typer.prompt(f"Which one is used today ({', '.join(names)})", default=names[-1]))
+    offered = one_line(", ".join(names))
+    return str(typer.prompt(f"Which one is used today ({offered})", default=names[-1]))
 
 
 def _tell(
@@ -306,10 +308,10 @@ def _tell(
         "environment": environment,
         "unpriced": unpriced,
     }
-    text = "\n".join([f"Created: {one}" for one in done] or ["Everything existed already."])
+    text = "\n".join([f"Created: {one_line(one)}" for one in done] or ["Everything existed already."])
     if unpriced:
         text += (
-            f"\n\nThe price of {', '.join(unpriced)} is not known. Costs of their tasks stay unknown, and no "
+            f"\n\nThe price of {one_line(', '.join(unpriced))} is not known. Costs of their tasks stay unknown, and no "
             "rollout is judged by cost, until the catalogue has one."
         )
     if written is not None:
@@ -320,7 +322,7 @@ def _tell(
         text += "\n\nFor the router (the key is shown only once):\n" + lines(
             {"POINTSMAN_URL": settings.server, "POINTSMAN_KEY": key}
         )
-    output.data(document, f"{text}\n\n{ending}")
+    output.data(document, f"{text}\n\n{one_line(ending)}")
 
 
 def _ending(workload: str, environment: str, model: str | None, serving: str, version: int) -> str:
