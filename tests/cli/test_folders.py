@@ -1,6 +1,7 @@
 """plan, apply and export: a control plane as a folder of YAML files."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,10 @@ from tests.support import builders
 from tests.support.desired_folder import MODELS, PLANS, WORKLOAD, policy
 
 pytestmark = pytest.mark.django_db
+
+BOMB = "a: &a [x]\n" + "".join(
+    f"{n}: &{n} [{', '.join([f'*{before}'] * 9)}]\n" for before, n in pairwise("abcdefghij")
+)
 
 
 def test_plan_lists_the_changes_and_changes_nothing(run: Run, folder: Path) -> None:
@@ -89,7 +94,7 @@ def test_nothing_is_applied_if_one_file_is_bad(run: Run, folder: Path) -> None:
     code, _, error = run("apply", folder)
     assert code == 2
     assert "Nothing was applied:" in error
-    assert "plans.yaml is not valid YAML" in error
+    assert "plans.yaml: document (line 1, column 4): " in error and "[syntax]" in error
     assert 'policy.yaml: default (line 7, column 10): no model "nowhere" under models' in error
     assert not Model.objects.filter(name__startswith="x/").exists()
 
@@ -121,13 +126,28 @@ def test_nothing_is_applied_if_one_file_is_bad(run: Run, folder: Path) -> None:
             "environments: {trial: {plan: careful, stages: []}}",
             "environments.trial: give a saved `plan` or `stages`, not both",
         ),
-        ("models.yaml", "- {name: a, quality: .nan}", "models.yaml has a value that cannot be sent"),
+        (
+            "models.yaml",
+            "- {name: a, quality: .nan}",
+            "[0].quality (line 1, column 22): .nan is not valid JSON",
+        ),
         (
             "models.yaml",
             "- {name: a, price_source: !!binary aGk=}",
-            "models.yaml has a value that cannot be sent",
+            "models.yaml: document (line 1, column 27): tags are not allowed",
         ),
-        ("models.yaml", "- &a {name: a, x: [*a]}", "models.yaml has a value that cannot be sent"),
+        (
+            "models.yaml",
+            "- &a {name: a, x: [*a]}",
+            "models.yaml: document (line 1, column 3): anchors and aliases",
+        ),
+        pytest.param("plans.yaml", BOMB, "(line 1, column 4): anchors and aliases", id="bomb"),
+        (
+            "models.yaml",
+            "- {name: a,\n   name: b}",
+            'models.yaml: [0].name (line 2, column 4): duplicate key "name"',
+        ),
+        pytest.param("plans.yaml", "#" * (1 << 20) + "#", "at most 1,024 KiB", id="large"),
         ("workloads/twin/workload.yaml", "name: chat", "duplicate name chat"),
         ("workloads/chat/workload.yaml", "name: other", "belongs to 'chat', the folder to 'other'"),
     ],
@@ -207,6 +227,14 @@ def test_a_date_is_text_and_a_decimal_a_number(run: Run, folder: Path) -> None:
     assert (code, error) == (0, "")
     assert str(Model.objects.get(name="x/small").retires_on) == "2027-01-31"
     assert run("apply", folder)[1].strip() == "No changes."
+
+
+def test_a_word_that_only_yaml_1_1_takes_for_true_is_refused(run: Run, folder: Path) -> None:
+    """As a text, the API would take it for true, and each run would change it again."""
+    assert run("apply", folder)[0] == 0
+    (folder / "environments.yaml").write_text("- {name: trial, four_eyes: yes}\n")
+    code, _, error = run("plan", folder)
+    assert (code, error.strip()) == (2, "pointsman: four_eyes must be true or false, not yes.")
 
 
 def test_a_setting_of_a_stage_that_the_folder_drops_returns_to_its_default(run: Run, folder: Path) -> None:

@@ -174,6 +174,10 @@ def is_requested(answer: Any) -> bool:
 
 
 def _different(wanted: Mapping[str, Any], present: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    for name, value in wanted.items():
+        if isinstance(value, str) and isinstance(present.get(name), bool):
+            # In YAML 1.2 `yes` is a text. The API takes it for true, so each run would change it again.
+            raise CliError(f"{name} must be true or false, not {value[:40]}.")
     return {
         name: (present.get(name), value)
         for name, value in wanted.items()

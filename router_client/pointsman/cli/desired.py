@@ -13,18 +13,20 @@ All files are optional. Only the fields present in a file are compared and chang
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pointsman.cli.output import CliError
-from pointsman.errors import PolicyInvalid
+from pointsman.errors import ConfigurationError, PolicyInvalid
 from pointsman.policy import digest, load
+from pointsman.policy.text import read
+from pointsman.visible import one_line
 
 __all__ = ["BOUND", "Desired", "DesiredWorkload", "guardrail_name", "guardrail_settings", "read_folder"]
 
+MOST_BYTES = 1 << 20  # of a file: a catalogue of thousands of models
 BOUND = "_bound"  # ends the name of an absolute guardrail, as in verdicts
 
 
@@ -69,7 +71,7 @@ def read_folder(folder: Path) -> Desired:
                 wrong.append(f"{home / 'workload.yaml'}: duplicate name {found.name}")
             desired.workloads[found.name] = found
     if wrong:
-        raise CliError("Nothing was applied:\n  " + "\n  ".join(wrong))
+        raise CliError("Nothing was applied:\n  " + "\n  ".join(map(one_line, wrong)))
     if not (desired.models or desired.environments or desired.plans or desired.workloads):
         raise CliError(
             f"{folder} contains none of models.yaml, environments.yaml, plans.yaml and workloads/<name>/: "
@@ -184,28 +186,13 @@ def _named(file: Path, wrong: list[str]) -> dict[str, Mapping[str, Any]]:
 
 
 def _yaml(file: Path, wrong: list[str]) -> Any:
+    """Return the content of a YAML file, read as policies are: YAML 1.2 without anchors, tags and duplicate names."""
     if not file.is_file():
         return None
     try:
-        import yaml
-    except ImportError:
+        return read(file.read_bytes(), syntax="yaml", most_bytes=MOST_BYTES)[0]
+    except PolicyInvalid as invalid:
+        wrong += [f"{file}: {problem}" for problem in invalid.problems]
+    except ConfigurationError:  # without PyYAML
         raise CliError("Folders of YAML need the extra `yaml`: pip install 'pointsman[cli]'.") from None
-
-    class Loader(yaml.SafeLoader):
-        """Reads dates as text, as the API writes them."""
-
-    Loader.yaml_implicit_resolvers = {
-        first: [one for one in found if one[0] != "tag:yaml.org,2002:timestamp"]
-        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-    try:
-        content = Loader(file.read_bytes()).get_single_data()
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        wrong.append(f"{file} is not valid YAML: {error}".replace("\n", " "))
-        return None
-    try:
-        json.dumps(content, allow_nan=False)
-    except (ValueError, TypeError, RecursionError) as error:  # .nan, .inf, !!binary, an anchor within itself
-        wrong.append(f"{file} has a value that cannot be sent: {error}")
-        return None
-    return content
+    return None
