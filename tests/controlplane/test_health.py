@@ -17,6 +17,7 @@ from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection
 from django.test import Client
 
+from controlplane.access.models import Key
 from controlplane.audit.models import Head
 from controlplane.core import clock, heartbeats, problems, schedule, signing
 from controlplane.core.context import request_context
@@ -336,6 +337,17 @@ def test_setting_up_twice_creates_everything_once() -> None:
     assert "production, staging" in first.getvalue()
     assert "password" not in second.getvalue()
     assert second.getvalue().startswith("Next:")
+
+
+@pytest.mark.django_db
+def test_the_keys_command_shows_the_control_characters_of_a_label() -> None:
+    builders.environment("staging")
+    call_command("keys", "create", "router", "edge", "--environment", "staging", stdout=StringIO())
+    Key.objects.update(label="a\x1b[2J\n0123456789abcdef  admin")
+    out = StringIO()
+    call_command("keys", "list", stdout=out)
+    assert out.getvalue().endswith(r"a\x1b[2J\n0123456789abcdef  admin" + "\n")
+    assert out.getvalue().count("\n") == 1
 
 
 @pytest.mark.django_db

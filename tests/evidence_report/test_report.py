@@ -339,6 +339,18 @@ def test_the_command_writes_both_formats(place: Place, capsys: Any, tmp_path: An
         call_command("report", str(rollout.pk), "--to", str(tmp_path / "no" / "file"))
 
 
+def test_the_command_shows_control_characters_on_a_terminal(place: Place, capsys: Any) -> None:
+    rollout = completed(place)
+    Rollout.objects.filter(pk=rollout.pk).update(proposer_label="anna\x1b[2J\x9b\u202e")
+    call_command("report", str(rollout.pk))
+    markdown = capsys.readouterr().out
+    call_command("report", str(rollout.pk), "--json")
+    document = capsys.readouterr().out
+    assert not {"\x1b", "\x9b", "\u202e"} & set(markdown + document)
+    assert "anna" in markdown
+    assert json.loads(document)["who"]["proposer"] == "anna\x1b[2J\x9b\u202e"
+
+
 def test_the_pages_of_a_completed_rollout_show_its_effect(place: Place) -> None:
     rollout = completed(place)
     weeks(place, rollout, {})

@@ -9,6 +9,7 @@ from controlplane.core.actors import SYSTEM
 from controlplane.core.context import request_context
 from controlplane.core.errors import PointsmanError
 from pointsman.plurals import counted
+from pointsman.visible import one_line
 from policies_app.catalogue import imports, price_files
 from policies_app.catalogue.imports import Change
 
@@ -44,10 +45,10 @@ class Command(BaseCommand):
         except ValueError as error:
             raise CommandError(str(error)) from None
         if listed.problems:
-            raise CommandError("\n".join([*listed.told(), "Nothing was imported."]))
+            raise CommandError("\n".join([*map(one_line, listed.told()), "Nothing was imported."]))
         changes = imports.plan(listed, add=options["add"], overwrite=options["overwrite"])
         for change in changes:
-            self.stdout.write(_line(change))
+            self.stdout.write(one_line(_line(change)))
         if options["apply"]:
             self._apply(listed, changes, options["reason"])
         else:

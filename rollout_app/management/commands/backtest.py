@@ -23,6 +23,7 @@ from django.db import DatabaseError
 
 from pointsman.errors import PolicyInvalid
 from pointsman.policy import load
+from pointsman.visible import visible
 from policies_app.catalogue.usage import dollars_per_million
 from policies_app.models import PolicyVersion
 from rollout_app.backtest import picture, report, single_log
@@ -59,11 +60,11 @@ class Command(BaseCommand):
         try:
             self._run(options)
         except PolicyInvalid as error:
-            raise CommandError(str(error)) from None
+            raise CommandError(visible(error)) from None
         except OSError as error:
             raise CommandError(f"{error.filename or 'a temporary file'}: {error.strerror}") from None
         except ValueError as error:
-            raise CommandError(str(error)) from None
+            raise CommandError(visible(error)) from None
 
     def _run(self, options: Mapping[str, Any]) -> None:
         _refuse_unused(options)
@@ -79,7 +80,7 @@ class Command(BaseCommand):
         if options["json"]:
             self.stdout.write(json.dumps(report.as_document(result), indent=2))
             return
-        self.stdout.write(report.as_text(result, bar=options["bar"]))
+        self.stdout.write(visible(report.as_text(result, bar=options["bar"])))
         if options["picture"]:
             self.stdout.write(f"\nThe curve is in {options['picture']}.")
 
@@ -92,7 +93,7 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps({"policies": policies}, indent=2))
             return
         for name, one in found.items():
-            self.stdout.write(report.agreement_text(name, one))
+            self.stdout.write(visible(report.agreement_text(name, one)))
 
     def _versions(self, documents: Mapping[str, Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
         """Return the versions of the policies' workload, as far as this instance has them."""

@@ -13,6 +13,7 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from controlplane.core.errors import PointsmanError
+from pointsman.visible import one_line
 from rollout_app.models import Rollout
 from rollout_app.rehearsal.dry_run import dry_run
 
@@ -35,8 +36,9 @@ class Command(BaseCommand):
             result = dry_run(rollout, [*options["margin"], *off])
         except PointsmanError as error:
             raise CommandError(error.detail) from None
-        self.stdout.write(f"{rollout.workload.name}, {rollout}: it is {rollout.state.replace('_', ' ')}.")
-        self.stdout.write(result["sentence"])
+        state = rollout.state.replace("_", " ")
+        self.stdout.write(one_line(f"{rollout.workload.name}, {rollout}: it is {state}."))
+        self.stdout.write(one_line(result["sentence"]))
 
 
 def _margin(text: str) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from controlplane.core.actors import SYSTEM, Actor
 from controlplane.core.errors import PointsmanError
 from pointsman import Router
 from pointsman.plurals import counted
+from pointsman.visible import one_line, visible
 from policies_app.actions import served_assignment
 from policies_app.catalogue.usage import dollars_per_million
 from policies_app.models import Environment, PolicyVersion, Workload
@@ -83,7 +84,7 @@ class Command(BaseCommand):
 
     def _play(self, options: dict[str, Any], rollout: Rollout, playable: scenario.Playable) -> None:
         if left_out := playable.sentence():
-            self.stdout.write(left_out)
+            self.stdout.write(one_line(left_out))
         minutes = round(options["hours"] * 60)
         total = minutes * options["per_minute"]
         chance = random.Random(options["seed"])  # noqa: S311 — a rehearsal is to be repeated, not secret
@@ -119,7 +120,9 @@ class Command(BaseCommand):
             rollout.refresh_from_db()
             if (phase := scenario.phase(rollout)) != said:
                 said = phase
-                self.stdout.write(f"{(stamps() - began) / 60:6.0f} min  {scenario.progress(rollout)}")
+                self.stdout.write(
+                    one_line(f"{(stamps() - began) / 60:6.0f} min  {scenario.progress(rollout)}")
+                )
             if State(rollout.state) in ENDED | {State.ROLLING_BACK}:
                 break
         else:
@@ -127,7 +130,7 @@ class Command(BaseCommand):
                 f"The traffic has ended after {counted(minutes / 60, 'hour')}; --hours sets a longer time."
             )
         _read_back(rollout)
-        self.stdout.write(scenario.summary(rollout))
+        self.stdout.write(visible(scenario.summary(rollout)))
         return (stamps() - began) / 60
 
     def _leave(self, rollout: Rollout) -> None:

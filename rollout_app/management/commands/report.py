@@ -7,6 +7,7 @@ from uuid import UUID
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rest_framework.renderers import JSONRenderer
 
+from pointsman.visible import visible, visible_json
 from rollout_app.evidence_report.gather import evidence_report
 from rollout_app.evidence_report.markdown import as_markdown
 from rollout_app.models import Rollout
@@ -26,7 +27,7 @@ class Command(BaseCommand):
         found = evidence_report(_rollout(options["rollout"]))
         text = JSONRenderer().render(found).decode() if options["json"] else as_markdown(found)
         if options["to"] is None:
-            self.stdout.write(text)
+            self.stdout.write(visible_json(text) if options["json"] else visible(text))
             return
         try:
             options["to"].write_text(text, "utf-8")

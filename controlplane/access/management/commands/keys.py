@@ -12,6 +12,7 @@ from controlplane.core import clock, signing
 from controlplane.core.actors import SYSTEM
 from controlplane.core.context import request_context
 from controlplane.core.errors import PointsmanError
+from pointsman.visible import one_line
 
 MOST_DAYS = 36_500  # a hundred years
 
@@ -85,7 +86,8 @@ class Command(BaseCommand):
                 state = f"expires {key.expires_at:%Y-%m-%d}" if key.expires_at else "live"
             rights = ",".join(key.scopes) or "-"
             where = key.environment or "*"
-            self.stdout.write(f"{key.key_id}  {key.kind:6}  {where:16}  {rights:24}  {state:18}  {key.label}")
+            row = f"{key.key_id}  {key.kind:6}  {where:16}  {rights:24}  {state:18}  {key.label}"
+            self.stdout.write(one_line(row))
 
     def public(self, **options: Any) -> None:
         self.stdout.write(signing.public_key_text())

@@ -10,6 +10,7 @@ from django.db import connection
 from controlplane.audit import checkpoints, exports, notes, triggers, verification
 from controlplane.audit.models import Entry
 from pointsman.plurals import counted
+from pointsman.visible import one_line
 
 
 class Command(BaseCommand):
@@ -57,7 +58,7 @@ class Command(BaseCommand):
         copies = [_read(path) for path in options["checkpoints"]]
         found = verification.verify(keys, copies=copies, with_file=not without_file)
         for finding in found.findings:
-            self.stdout.write(str(finding))
+            self.stdout.write(one_line(finding))
         if found.findings:
             raise CommandError("The audit log has been altered.", returncode=1)
         if not found.count:

@@ -8,6 +8,7 @@ from django.utils.dateparse import parse_date
 
 from controlplane.core import clock
 from pointsman.plurals import counted
+from pointsman.visible import one_line
 from rollout_app.review import recount, rollups
 
 
@@ -40,7 +41,7 @@ class Command(BaseCommand):
     def _check(self) -> None:
         wrong = recount.differences()
         for line in wrong[:20]:
-            self.stderr.write(line)
+            self.stderr.write(one_line(line))
         if wrong:
             raise CommandError(
                 f"{len(wrong):,} sums differ from the outcomes. `manage.py rollups --rebuild` corrects them."
