@@ -45,9 +45,12 @@ def test_it_accepts_a_key_with_a_trailing_line_break(plane: FakeControlPlane) ->
 
 
 def test_it_explains_a_bad_key_without_showing_it(plane: FakeControlPlane) -> None:
-    with Router(plane.url, "pmr_se\ncret", pace=AT_ONCE) as router:
+    with pytest.raises(ConfigurationError, match="characters that no key has") as refused:
+        Router(plane.url, "pmr_se\ncret", start=False)
+    assert "cret" not in str(refused.value)
+    with Router(plane.url, lambda: "pmr_se\ncret", pace=AT_ONCE) as router:
         said = last_error(router)
-    assert "the key contains characters" in said
+    assert "no usable key: it has characters" in said
     assert "cret" not in said
 
 
