@@ -4,7 +4,7 @@ Both run in one transaction with the entry, which is appended last: the audit he
 keeps its lock short. A refusal (403, 409, 412) rolls the change back and is also recorded as an entry.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from django.core.exceptions import ValidationError
@@ -81,7 +81,7 @@ def edit_row(
         before = audited_fields(fresh)
         for name, value in changes.items():
             setattr(fresh, name, value)
-        _validate(fresh)
+        _validate(fresh, only=changes)
         if audited_fields(fresh) == before:
             return fresh  # nothing changes: no new version, no entry
         fresh.version += 1
@@ -93,9 +93,14 @@ def edit_row(
     return fresh
 
 
-def _validate(row: models.Model) -> None:
+def _validate(row: models.Model, only: Iterable[str] | None = None) -> None:
+    """Raise `InvalidInput` if a field is invalid (`only` these; None: any).
+
+    An edit checks only what it changes: a value older than its rule must not keep an environment from being frozen.
+    """
+    untouched = set() if only is None else {field.name for field in row._meta.fields} - set(only)
     try:
-        row.full_clean(validate_unique=False, validate_constraints=False)
+        row.full_clean(exclude=untouched, validate_unique=False, validate_constraints=False)
     except ValidationError as error:
         problems = [
             {"path": field, "message": message}

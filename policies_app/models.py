@@ -11,6 +11,9 @@ from controlplane.access.models import Team
 from controlplane.core.ids import uuid7
 from controlplane.core.names import validate_name
 
+# Milliseconds. A router that does not use long polls receives a pin or a rollback only after its interval.
+LEAST_POLL_INTERVAL_MS, MOST_POLL_INTERVAL_MS = 200, 300_000
+
 
 def new_epoch(after: str = "") -> str:
     """Return an epoch that sorts behind `after`, also if this machine's clock is behind the one that made it."""
@@ -27,7 +30,11 @@ class Environment(models.Model):
     epoch = models.CharField(max_length=36, default=new_epoch)  # a restore from a backup starts a new one
     revision = models.BigIntegerField(default=0)
     four_eyes = models.BooleanField(default=True)  # a rollout here needs another person's approval
-    poll_interval_ms = models.PositiveIntegerField(default=10_000, validators=[MinValueValidator(200)])
+    # Rows from before there was a limit may be above it; `snapshots.cache` serves at most the limit.
+    poll_interval_ms = models.PositiveIntegerField(
+        default=10_000,
+        validators=[MinValueValidator(LEAST_POLL_INTERVAL_MS), MaxValueValidator(MOST_POLL_INTERVAL_MS)],
+    )
     frozen_from = models.DateTimeField(null=True, blank=True)  # null: the freeze has already begun
     # No starts and no advances; rollbacks still work.
     frozen_until = models.DateTimeField(null=True, blank=True)

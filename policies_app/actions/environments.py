@@ -15,6 +15,8 @@ from policies_app.models import Assignment, Environment, new_epoch
 from policies_app.snapshots import build
 from policies_app.snapshots.revisions import draw_revision
 
+_SLOW_POLLS_MS = 60_000  # above it, raising the poll interval needs a reason
+
 
 def register_environment(name: str, *, actor: Actor, reason: str = "", **fields: Any) -> Environment:
     _refuse_empty_freeze(fields.get("frozen_from"), fields.get("frozen_until"))
@@ -56,6 +58,10 @@ def edit_environment(
         shorter = until is not None and (ends is None or ends < until)
         if environment.is_frozen(now) and (shorter or (begins is not None and begins > now)):
             reasons.demand(actor, reason, f"This ends the change freeze of {environment.name} early")
+        interval = changes.get("poll_interval_ms", 0)
+        if interval > max(_SLOW_POLLS_MS, environment.poll_interval_ms):
+            delay = f"Routers without long polls would receive a pin or a rollback up to {interval / 1000:g} s late"
+            reasons.demand(actor, reason, delay)
         if environment.four_eyes and changes.get("four_eyes") is False and not (approvals or break_glass):
             raise ApprovalMissing(
                 f"{environment.name} requires four eyes: turning it off needs a second person. Request it at "

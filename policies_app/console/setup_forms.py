@@ -136,7 +136,8 @@ class EnvironmentForm(VersionedForm):
         help_texts = {
             "name": "Letters, digits, hyphens and underscores. Used in addresses and keys.",
             "four_eyes": "A rollout and a first version here need another person's approval.",
-            "poll_interval_ms": "How often routers poll. Long polls are answered at once after a change. Minimum: 200.",
+            "poll_interval_ms": "How often routers poll. Long polls are answered at once after a change. "
+            "200 to 300,000; above 60,000 it needs a reason.",
         }
 
     field_order = ["name", "description", "four_eyes", "poll_interval_ms", "reason"]

@@ -17,7 +17,7 @@ from django.db import connection
 
 from controlplane.core import signing
 from controlplane.web.replies import Header, Reply
-from policies_app.models import Assignment, Environment, Revision, Workload
+from policies_app.models import MOST_POLL_INTERVAL_MS, Assignment, Environment, Revision, Workload
 
 Selection = frozenset[str] | None  # workload names; None: all
 
@@ -37,7 +37,7 @@ class SnapshotHeader(NamedTuple):
     name: str
     epoch: str
     revision: int
-    poll_interval_ms: int
+    poll_interval_ms: int  # as served
     signers: str = ""  # the signing keys (`signing.signers_id`); if they change, every body is rebuilt
 
 
@@ -132,7 +132,15 @@ def read_headers() -> dict[str, SnapshotHeader]:
     """Return every environment's current header, in one query."""
     rows = Environment.objects.values_list("pk", "name", "epoch", "revision", "poll_interval_ms")
     signers = signing.signers_id()
-    return {row[1]: SnapshotHeader(*row, signers) for row in rows}
+    return {
+        name: SnapshotHeader(pk, name, epoch, revision, _served_interval(interval), signers)
+        for pk, name, epoch, revision, interval in rows
+    }
+
+
+def _served_interval(stored: int) -> int:
+    """Return the poll interval for routers. A row from before there was a limit could keep them deaf for weeks."""
+    return min(stored, MOST_POLL_INTERVAL_MS)
 
 
 # One statement sees one point in time. With two, the first could miss a change that the second sees. Only our own
@@ -189,5 +197,5 @@ def _read(
         else:
             served.pop(name, None)
     _, epoch, revision, interval, *_ = found
-    header = header._replace(epoch=epoch, revision=revision, poll_interval_ms=interval)
+    header = header._replace(epoch=epoch, revision=revision, poll_interval_ms=_served_interval(interval))
     return CachedEnvironment(header, served, gone)
