@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 from controlplane.core.errors import InvalidInput, PointsmanError, Unavailable
 from controlplane.server import proxies
 from controlplane.server.bodies import Bodies
+from controlplane.web.limits import counted_address
 from controlplane.web.replies import Header, Reply, Request, problem
 
 Environ = dict[str, Any]
@@ -54,7 +55,8 @@ class Bridge(Collector):
         """Answer a request. Raises `ConnectionResetError` if the client hangs up before it has sent the whole
         request."""
         try:
-            body = await self._bodies.read(request, BODY_LIMIT)
+            sender = counted_address(proxies.client_address(request))
+            body = await self._bodies.read(request, BODY_LIMIT, sender)
             if self._running >= self._most or self._held + len(body) > MOST_HELD:
                 raise Unavailable("Too many requests are waiting for the console and the API.", retry_after=2)
         except PointsmanError as error:

@@ -215,7 +215,7 @@ class Gateway:
         return self._with_body(endpoint, request) if endpoint.body_limit else endpoint.handler(request, b"")
 
     async def _with_body(self, endpoint: Endpoint, request: Request) -> Reply:
-        body = await self._bodies.read(request, endpoint.body_limit)
+        body = await self._bodies.read(request, endpoint.body_limit, request.caller.pk)
         if len(body) > READ_INLINE:
             await asyncio.to_thread(strictjson.refuse_duplicate_keys, body)
         else:

@@ -25,7 +25,8 @@ from controlplane.core.errors import TooMany
 log = logging.getLogger(__name__)
 MINUTE = 60
 SIGN_INS = ("/console/login/", "/console/account/", "/console/invitation/")
-_STARTS = re.compile(r"/console/login/with/[^/]+/")  # a GET makes a session, and asks the company's provider
+# A GET makes a session, and asks the company's provider or a challenge for a passkey.
+_STARTS = re.compile(r"/console/login/(with/[^/]+|passkey)/")
 LIMITED = Counter("pointsman_limited", "Requests refused because their address sent too many", ["door"])
 _WARN_EVERY_S = 60.0
 _warned_at = -math.inf  # monotonic time of the last warning
@@ -63,7 +64,7 @@ def seconds_to_wait(door: str, address: str, limit: int) -> int:
     now = time.time()
     minute, elapsed = divmod(now, MINUTE)
     try:
-        here, before = _count(door, _counted(address), int(minute))
+        here, before = _count(door, counted_address(address), int(minute))
     except Exception as error:  # a broken cache must not lock everybody out
         _warn(error)
         return 0
@@ -79,7 +80,8 @@ def _count(door: str, address: str, minute: int) -> tuple[int, int]:
     return int(cache.incr(key)), int(cache.get(last, 0))
 
 
-def _counted(address: str) -> str:
+def counted_address(address: str) -> str:
+    """Return the address, or network, that requests are counted under."""
     try:
         found = ipaddress.ip_address(address)
     except ValueError:

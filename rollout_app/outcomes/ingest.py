@@ -17,6 +17,7 @@ from controlplane.core.errors import ClockAhead, Unavailable
 from controlplane.core.patience import SHORT_S, patience
 from controlplane.core.threads import close_aged_connections
 from controlplane.web.replies import Reply, Request, json_reply
+from controlplane.web.shares import Shared
 from pointsman.reporting import consistency
 from pointsman.reporting.histogram import index
 from pointsman.token import DecisionToken
@@ -48,6 +49,7 @@ CLOCK_RETRY_S = 30
 # Reports that may wait for a look-up, each with its body. Without a limit, memory would grow for as long as the
 # database does not answer.
 MOST_LOOKUPS = 256
+FEW_LOOKUPS = 16  # of one key, also while other keys have many
 READ_INLINE = 64 * 1024  # bytes; larger bodies are decoded in a thread
 
 
@@ -64,7 +66,7 @@ class Ingest:
         self._group_commit = GroupCommit()
         self.reported = ReportedTasks()
         self._lookups = ThreadPoolExecutor(1, thread_name_prefix="ingest-lookups")
-        self._looking_up = 0  # reports that wait for it
+        self._looking_up = Shared()  # reports that wait for it, by key
 
     def start(self) -> None:
         self._group_commit.start()
@@ -127,9 +129,9 @@ class Ingest:
         named = [("events", *item) for item in enumerate(events)]
         await self._refuse_unknown("events", request.caller, environment, named, problems)
         self._refuse_ahead(request, environment, max((event.at for event in events), default=now), now)
-        await self._add_stages(events)
+        await self._add_stages(request.caller, events)
         self._fleet.reported_partly(environment, request.instance())
-        caps = await self._cost_caps(event.rollout for event in events)
+        caps = await self._cost_caps(request.caller, (event.rollout for event in events))
         parts: dict[str, list[Contribution]] = {}
         buckets = [contributions.event_bucket(each, index, caps.get(each.rollout or "")) for each in events]
         for event, bucket in zip(events, buckets, strict=True):
@@ -150,7 +152,7 @@ class Ingest:
         named = [("feedback", *item) for item in decoded]
         await self._refuse_unknown("feedback", request.caller, environment, named, problems)
         self._refuse_grades_ahead(items, decoded, now)
-        caps = await self._cost_caps(token.rollout for _, token in decoded)
+        caps = await self._cost_caps(request.caller, (token.rollout for _, token in decoded))
         grades = [
             feedback.grade(
                 environment,
@@ -175,7 +177,7 @@ class Ingest:
                 f"{request.caller.environment!r} is not being served at the moment; send it again."
             ) from None
 
-    async def _add_stages(self, events: Iterable[ReportedEvent]) -> None:
+    async def _add_stages(self, caller: Caller, events: Iterable[ReportedEvent]) -> None:
         """Count an event that names a rollout without a stage for the stage that was served at its time.
 
         A client that asks for its model like for a flag is not told the stage. Without one, the event would be
@@ -184,17 +186,17 @@ class Ingest:
         bare = [event for event in events if event.rollout is not None and event.stage is None]
         if not bare:
             return
-        over = await self._looked_up(self._names.stages_over_time, {event.rollout for event in bare})
+        over = await self._looked_up(caller, self._names.stages_over_time, {event.rollout for event in bare})
         for event in bare:
             moves = over.get(event.rollout or "", [])
             past = [stage for since, stage in moves if since <= event.at]
             # A clock behind ours, or whole seconds, can place an event before the start.
             event.stage = past[-1] if past else moves[0][1] if moves else None
 
-    async def _cost_caps(self, rollouts: Iterable[str | None]) -> dict[str, int | None]:
+    async def _cost_caps(self, caller: Caller, rollouts: Iterable[str | None]) -> dict[str, int | None]:
         """Return the cost caps in nano-USD by rollout."""
         named = {rollout for rollout in rollouts if rollout}
-        return await self._looked_up(self._names.cost_caps, named) if named else {}
+        return await self._looked_up(caller, self._names.cost_caps, named) if named else {}
 
     async def _refuse_unknown(
         self,
@@ -215,7 +217,7 @@ class Ingest:
             if not self._names.is_confirmed(environment, item) or not caller.may_report(item.workload)
         ]
         if unresolved := self._names.unresolved(item for _, _, item in unconfirmed):
-            await self._looked_up(self._names.load, unresolved)
+            await self._looked_up(caller, self._names.load, unresolved)
         for at, number, item in unconfirmed:
             problem = self._names.problem(environment, item)
             if not caller.may_report(item.workload):
@@ -225,15 +227,16 @@ class Ingest:
         if problems:
             raise refusal(member, sorted(problems))
         if self._names.signals_are_due():
-            await self._looked_up(self._names.load_signals)
+            await self._looked_up(caller, self._names.load_signals)
 
-    async def _looked_up(self, lookup: Callable[..., T], *given: object) -> T:
+    async def _looked_up(self, caller: Caller, lookup: Callable[..., T], *given: object) -> T:
         """Query the database in the thread that has a connection for it.
 
-        Raises `Unavailable`, also for a report that has waited for its turn as long as a statement may take: otherwise
-        many would wait for the time limits of all those before them.
+        Raises `Unavailable` if too many wait already, or too many of this key, so that one key cannot stop the reports
+        of others. Also for a report that has waited for its turn as long as a statement may take: otherwise many would
+        wait for the time limits of all those before them.
         """
-        if self._looking_up >= MOST_LOOKUPS:
+        if not self._looking_up.has_room(caller.pk, most=MOST_LOOKUPS, small=FEW_LOOKUPS, more=1):
             raise _database_away()
         asked = time.monotonic()
 
@@ -248,13 +251,13 @@ class Ingest:
                 connection.close()
                 raise
 
-        self._looking_up += 1
+        self._looking_up.take(caller.pk, 1)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._lookups, run)
         except Error:
             raise _database_away() from None
         finally:
-            self._looking_up -= 1
+            self._looking_up.give_back(caller.pk, 1)
 
     def _refuse_ahead(self, request: Request, environment: int, newest: datetime, now: datetime) -> None:
         """Raise `ClockAhead` if the router's clock is ahead. The router keeps its counts and is told the

@@ -56,7 +56,7 @@ class Recorder:
 
     async def _echo(self, request: Request) -> Reply:
         try:
-            body = await Bodies().read(request, 10_000_000)
+            body = await Bodies().read(request, 10_000_000, "anybody")
         except ConnectionResetError:
             self.cut += 1
             raise

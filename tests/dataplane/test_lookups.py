@@ -57,10 +57,10 @@ def blocked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Blocked]:
     blocked.may_go_on.set()
 
 
-def begun(plane: Plane, served: Served) -> Asked:
+def begun(plane: Plane, served: Served, key: str = "") -> Asked:
     """Report on a name that must be looked up."""
     body = msgspec.json.encode(batch(bucket(served.assignment, workload="unknown")))
-    return plane.begin(DOOR, served.key, method="POST", body=body)
+    return plane.begin(DOOR, key or served.key, method="POST", body=body)
 
 
 def test_it_limits_the_reports_that_wait(
@@ -69,12 +69,26 @@ def test_it_limits_the_reports_that_wait(
     """Otherwise memory would grow for as long as the database does not answer."""
     monkeypatch.setattr(ingest, "MOST_LOOKUPS", 2)
     waiting = [begun(plane, served) for _ in range(2)]
-    until(lambda: plane.gateway.ingest._looking_up == 2)
+    until(lambda: plane.gateway.ingest._looking_up.held == 2)
     refused = begun(plane, served).result(PATIENCE_S)
     assert (refused.status, refused.code, refused.headers["retry-after"]) == (503, "unavailable", "5")
     blocked.may_go_on.set()
     assert [answer.result(PATIENCE_S).status for answer in waiting] == [422, 422]
-    assert plane.gateway.ingest._looking_up == 0
+    assert plane.gateway.ingest._looking_up.held == 0
+
+
+def test_one_key_does_not_keep_others_from_waiting(
+    plane: Plane, served: Served, blocked: Blocked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest, "MOST_LOOKUPS", 8)
+    monkeypatch.setattr(ingest, "FEW_LOOKUPS", 2)
+    greedy = [begun(plane, served) for _ in range(9)]
+    until(lambda: sum(asked.done() for asked in greedy) == 5)
+    other = begun(plane, served, router_key(served.environment.name))
+    until(lambda: plane.gateway.ingest._looking_up.held == 5)
+    blocked.may_go_on.set()
+    assert other.result(PATIENCE_S).status == 422
+    assert sorted(asked.result(PATIENCE_S).status for asked in greedy) == [422] * 4 + [503] * 5
 
 
 def test_a_report_does_not_wait_for_the_time_limits_of_all_before_it(
@@ -82,7 +96,7 @@ def test_a_report_does_not_wait_for_the_time_limits_of_all_before_it(
 ) -> None:
     monkeypatch.setattr(ingest, "SHORT_S", 0.5)
     waiting = [begun(plane, served) for _ in range(3)]
-    until(lambda: plane.gateway.ingest._looking_up == 3)
+    until(lambda: plane.gateway.ingest._looking_up.held == 3)
     threading.Event().wait(0.6)
     blocked.may_go_on.set()
     assert sorted(answer.result(PATIENCE_S).status for answer in waiting) == [422, 503, 503]

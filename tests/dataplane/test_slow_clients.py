@@ -7,7 +7,8 @@ import httpx
 import pytest
 
 from controlplane.server import bodies
-from tests.support.plane import PATIENCE_S, Plane, Served, Server
+from controlplane.web.shares import Shared
+from tests.support.plane import PATIENCE_S, Plane, Served, Server, router_key
 
 SLOW = 500
 
@@ -53,3 +54,47 @@ def test_it_limits_the_memory_of_all_bodies(
     assert (refused.status, refused.code) == (429, "too_many_requests")
     # The memory has been released.
     assert plane.post("/router/v1/outcomes", served.key, b" " * 900).status == 400
+
+
+def test_one_key_cannot_use_up_the_memory_for_the_bodies_of_others(
+    plane: Plane, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """129 connections of one key that each sent all but the last byte stopped the reports of every environment."""
+    body = b" " * (1024 * 1024 - 1)
+    monkeypatch.setattr(bodies, "HELD_BYTES", 8 * len(body))
+    held = plane.gateway._bodies._held
+    begun = [
+        plane.begin("/router/v1/outcomes", served.key, method="POST", body=body, content_length="1048576")
+        for _ in range(9)
+    ]
+    plane.until(lambda: sum(asked.done() for asked in begun) >= 4)
+    refused = [asked.result(PATIENCE_S) for asked in begun if asked.done()]
+    assert {(answer.status, answer.code) for answer in refused} == {(429, "too_many_requests")}
+    plane.until(lambda: held.held <= 4 * len(body))
+    other = plane.post("/router/v1/outcomes", router_key(served.environment.name), body)
+    assert other.status == 400  # read to its end: no JSON
+    for asked in begun:
+        if not asked.done():
+            asked.hang_up()
+    plane.until(lambda: not held.held)
+    assert plane.post("/router/v1/outcomes", served.key, body).status == 400
+
+
+def test_something_is_left_however_many_senders_are_greedy() -> None:
+    shared = Shared()
+    for greedy in range(20):
+        while shared.has_room(greedy, most=1_000, small=0, more=1):
+            shared.take(greedy, 1)
+    assert shared.held < 1_000
+    assert shared.has_room("the next", most=1_000, small=1, more=1)
+
+
+def test_a_sender_may_have_a_little_while_there_is_any_left() -> None:
+    shared = Shared()
+    shared.take("greedy", 7)
+    assert shared.has_room("small", most=10, small=3, more=3)
+    assert not shared.has_room("small", most=10, small=3, more=4)
+    assert not shared.has_room("greedy", most=10, small=3, more=1)
+    shared.give_back("greedy", 7)
+    assert shared.has_room("greedy", most=10, small=3, more=5)
+    assert not shared.has_room("greedy", most=10, small=3, more=6)
