@@ -33,7 +33,8 @@ def deactivate_person(user: User, *, actor: Actor, reason: str) -> User:
 
     def revoke_keys(locked: User) -> None:
         for key_id in Key.objects.filter(user=locked, revoked_at=None).values_list("key_id", flat=True):
-            revoke_key(key_id, actor=actor, reason=f"{locked} was deactivated: {reason}")
+            # Why is only for admins; a key's entries are for everybody with a role in its environment.
+            revoke_key(key_id, actor=actor, reason="The account of its owner was deactivated.")
 
     return _changed(user, close, "user.deactivate", actor=actor, reason=reason, then=revoke_keys)
 
