@@ -1,6 +1,10 @@
 """Access control: teams, memberships with a role per environment, invitations, API keys, change requests."""
 
+from importlib import import_module
+
 from django.conf import settings
+from django.contrib.sessions.backends.base import SessionBase
+from django.contrib.sessions.base_session import AbstractBaseSession
 from django.db import models
 from django.db.models.fields.json import KT
 
@@ -49,6 +53,18 @@ class Membership(models.Model):
 
     def __str__(self) -> str:
         return f"{self.user}: {self.role} in {self.environment or 'every environment'}"
+
+
+class Session(AbstractBaseSession):
+    """A browser's session. Only `sign_in.session_store` writes it. The columns repeat what its data say of the person."""
+
+    user_id = models.BigIntegerField(null=True, db_index=True)  # null: nobody has given a name yet
+    signed_in = models.BooleanField(default=False)  # false with a person: it waits for the second factor
+
+    @classmethod
+    def get_session_store_class(cls) -> type[SessionBase]:
+        store: type[SessionBase] = import_module(settings.SESSION_ENGINE).SessionStore
+        return store
 
 
 class Invitation(models.Model):

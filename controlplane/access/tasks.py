@@ -1,9 +1,9 @@
 """Periodic jobs of access. See `controlplane.core.schedule`."""
 
 from celery import shared_task
-from django.contrib.sessions.models import Session
 
 from controlplane.access import idempotency
+from controlplane.access.models import Session
 from controlplane.core import clock
 
 

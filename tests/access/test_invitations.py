@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 import time_machine
 from django.contrib.auth.models import User
-from django.contrib.sessions.models import Session
 from django.test import Client
 from django.utils import timezone
 
 from controlplane.access import actions
-from controlplane.access.models import Invitation, Membership, Team
+from controlplane.access.models import Invitation, Membership, Session, Team
 from controlplane.access.permissions import has_role
 from controlplane.audit import verification
 from controlplane.audit.models import Entry

@@ -7,11 +7,10 @@ import pytest
 from allauth.mfa.models import Authenticator
 from allauth.mfa.totp.internal.auth import TOTP
 from django.contrib.auth.models import User
-from django.contrib.sessions.models import Session
 from django.test import Client
 
 from controlplane.access import actions, change_requests
-from controlplane.access.models import Key, Membership
+from controlplane.access.models import Key, Membership, Session
 from controlplane.audit.models import Entry
 from controlplane.core.actors import SYSTEM, Actor
 from controlplane.core.errors import Conflict, InvalidInput, LastAdmin, RoleMissing
@@ -51,6 +50,16 @@ def test_sessions_and_keys_end_at_once() -> None:
     assert call("GET", "teams").json()["code"] == "key_revoked"
     assert not Session.objects.exists()
     assert done() == ["key.issue", "user.deactivate", "key.revoke"]
+
+
+def test_why_is_not_in_the_entries_of_the_keys() -> None:
+    """Everybody with a role in a key's environment reads those."""
+    Caller("admin", environment="staging", user=person("ann", "admin", environment="staging"))
+    actions.deactivate_person(person("ann"), actor=root(), reason="a complaint")
+    revoked = Entry.objects.get(action="key.revoke")
+    assert revoked.reason == "The account of its owner was deactivated."
+    assert b"complaint" not in bytes(revoked.body)
+    assert Entry.objects.get(action="user.deactivate").reason == "a complaint"
 
 
 def test_activation_restores_no_sessions_or_keys() -> None:

@@ -187,7 +187,7 @@ def test_liveness_waits_for_nothing(served: Served) -> None:
         Heartbeat.objects.update_or_create(job="held", defaults={"at": clock.now()})
         if connection.vendor == "postgresql":
             with connection.cursor() as cursor:
-                cursor.execute("LOCK TABLE auth_user, django_session IN ACCESS EXCLUSIVE MODE")
+                cursor.execute("LOCK TABLE auth_user, access_session IN ACCESS EXCLUSIVE MODE")
         with httpx.Client(base_url=server.url, timeout=PATIENCE_S) as page:
             token = page.get("/console/login/").cookies["csrftoken"]
 

@@ -7,6 +7,7 @@ import time_machine
 from django.core.cache import caches
 from django.test import Client
 
+from controlplane.access.models import Session
 from controlplane.web import limits
 from tests.support.callers import Caller
 
@@ -52,6 +53,18 @@ def test_starts_at_the_companys_provider_are_limited_and_returns_from_it_are_not
     start = "/console/login/with/company/"
     assert [client.get(start).status_code == 429 for _ in range(4)] == [False] * 3 + [True]
     assert client.get(f"{start}callback/").status_code != 429
+
+
+def test_challenges_for_a_passkey_are_limited() -> None:
+    """Each makes a session."""
+    found = [
+        Client(REMOTE_ADDR="203.0.113.7").get(
+            "/console/login/passkey/", headers={"Accept": "application/json"}
+        )
+        for _ in range(4)
+    ]
+    assert [answer.status_code for answer in found] == [200] * 3 + [429]
+    assert Session.objects.count() == 3
 
 
 def test_after_a_minute_it_is_allowed_again() -> None:
