@@ -15,12 +15,26 @@ import hashlib
 import json
 import re
 import sys
+from typing import Any
 
 NOTE = re.compile(r"pointsman\.audit/(\S+)\n([0-9]{1,18})\n(\S+)\n")
+MEMBERS = {"seq", "prev_hash", "hash", "body"}  # only these are verified, so a line has no others
 
 
 class NothingVerified(Exception):
     """The files cannot be verified at all. The message says why."""
+
+
+class Forged(Exception):
+    """A line shows its readers something that its hash does not cover. The message says what."""
+
+
+def once(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse duplicate members: this script would read the last one, and somebody else the first."""
+    found = dict(members)
+    if len(found) < len(members):
+        raise Forged("has a member twice")
+    return found
 
 
 def sha(*parts: bytes) -> bytes:
@@ -42,13 +56,17 @@ def verify(export: str, checkpoints: str | None = None) -> str:
     chain = ""
     for number, line in enumerate(text_of(export).removesuffix("\n").split("\n"), 1):
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=once)
             body = row["body"].encode()
-            entry = json.loads(body)
+            entry = json.loads(body, object_pairs_hook=once)
             numbers, given, previous = (row["seq"], entry["seq"]), row["hash"], row["prev_hash"]
+            if further := sorted(set(row) - MEMBERS):
+                raise Forged(f"has a further member {further[0]!r}")
             if number == 1:
                 chain = entry["chain"]
                 hashes.append(sha(b"pointsman.audit.v1.genesis\0", chain.encode()))
+        except Forged as error:
+            return f"entry {number}: {error}"
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             if number > 1:
                 return f"entry {number}: cannot be read"

@@ -93,6 +93,29 @@ def test_an_entry_that_cannot_be_read_is_named(exported: Path) -> None:
     assert run(exported) == (1, "entry 2: cannot be read\n")
 
 
+FORGED = r'"body": "{\"seq\": 1, \"action\": \"harmless\"}", '
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('{"seq"', "{" + FORGED + '"seq"', "has a member twice"),
+        ('{"seq"', '{"hash": "", "seq"', "has a member twice"),
+        ('{"seq"', '{"actor": "alice", "seq"', "has a further member 'actor'"),
+        (r"{\"action\":", r"{\"action\":\"harmless\",\"action\":", "has a member twice"),
+        (r"{\"action\":", r"{\"x\":{\"a\":1,\"a\":2},\"action\":", "has a member twice"),
+    ],
+)
+def test_a_line_that_shows_more_than_its_hash_covers_is_not_verified(
+    exported: Path, old: str, new: str, said: str
+) -> None:
+    """Readers that take the first of two members, or any further one, saw what nobody wrote: it said "verified"."""
+    lines = exported.read_text()
+    assert old in lines and run(exported) == (0, "verified\n")
+    exported.write_text(lines.replace(old, new, 1))
+    assert run(exported) == (1, f"entry 1: {said}\n")
+
+
 @pytest.mark.django_db
 def test_an_empty_log_is_not_verified() -> None:
     with pytest.raises(CommandError, match="no entries"):
