@@ -19,7 +19,7 @@ from controlplane.web.openapi import if_match
 from policies_app.selectors import environment_for, version_for, workload_for
 from rollout_app import actions, serializers, shapes
 from rollout_app.blast_radius.shadow_stage import shadow_stage_answer
-from rollout_app.engine.shadow import shadow_report
+from rollout_app.engine.shadow import shown_report
 from rollout_app.engine.states import State
 from rollout_app.evaluation import evaluations
 from rollout_app.models import Plan, Rollout
@@ -326,7 +326,7 @@ class ShadowView(ApiView):
     @extend_schema(responses=OpenApiTypes.OBJECT)
     def get(self, request: Request, rollout: UUID) -> Response:
         found = rollout_for(self.actor, rollout)
-        report = shadow_report(*minute_totals.shadow_and_mirror(found))
+        report = shown_report(*minute_totals.shadow_and_mirror(found))
         return Response(asdict(report) | shadow_stage_answer(found))
 
 

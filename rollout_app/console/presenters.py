@@ -24,7 +24,7 @@ from rollout_app.console.kept_sums import kept_slots
 from rollout_app.engine.evidence import SHARE_ALL, MirrorSums, Stage
 from rollout_app.engine.guardrails import Guardrail
 from rollout_app.engine.metrics import RATIOS
-from rollout_app.engine.shadow import shadow_report
+from rollout_app.engine.shadow import shown_report
 from rollout_app.engine.states import State
 from rollout_app.engine.stats.combine import LOG_ROLL_BACK, stage_margin
 from rollout_app.engine.stats.paired import difference_interval, exact_p
@@ -157,7 +157,7 @@ def shadow_figures(rollout: Rollout) -> ShadowFigures | None:
         rollout, "shadow", 86_400, lambda since: minute_totals.shadow_and_mirror_by_day(rollout, since)
     )
     shadow, mirror = minute_totals.together(days.values())
-    report = shadow_report(shadow, mirror)
+    report = shown_report(shadow, mirror)
     if not report.decisions:
         return None
     costs = f"{money(report.baseline_cost)} → {money(report.candidate_cost)}"

@@ -5,7 +5,7 @@ gate only decides whether the rollout may go on.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pointsman.plurals import plural_of
 from rollout_app.engine.evidence import MirrorSums, ShadowSums
@@ -27,7 +27,9 @@ class ShadowReport:
     error_rate: float | None
     candidate_cost: float | None
     baseline_cost: float | None
-    cost_change: float | None  # fraction of the baseline's; None without a baseline cost
+    cost_change: (
+        float | None
+    )  # fraction of the baseline's; None without a baseline cost, or if one is not known
     route_shift: float | None  # share of decisions that move to another model (total variation)
     shifts: Mapping[str, float]  # by model: the change of its share
     mirror_n: int
@@ -35,7 +37,7 @@ class ShadowReport:
 
 
 def shadow_report(shadow: ShadowSums, mirror: MirrorSums) -> ShadowReport:
-    """Return the figures of the shadow stage. A figure is None if its denominator is 0."""
+    """Return the figures of the shadow stage, as reported. A figure is None if its denominator is 0."""
     n = shadow.decisions
     arms = shadow.candidate_priced, shadow.baseline_priced
     known = min([n, *(priced for priced in arms if priced is not None)])
@@ -52,6 +54,20 @@ def shadow_report(shadow: ShadowSums, mirror: MirrorSums) -> ShadowReport:
         shifts=shifts,
         mirror_n=mirror.n,
         mirror_difference=(mirror.only_candidate - mirror.only_baseline) / mirror.n if mirror.n else None,
+    )
+
+
+def shown_report(shadow: ShadowSums, mirror: MirrorSums) -> ShadowReport:
+    """Return the report for people: a cost that the gate calls unknown is None, and never 0 or the average of a few."""
+    priced = shadow.candidate_priced, shadow.baseline_priced
+    costs = shadow.candidate_cost_nusd, shadow.baseline_cost_nusd
+    unknown = [_is_unknown(*arm, shadow.decisions) for arm in zip(priced, costs, strict=True)]
+    report = shadow_report(shadow, mirror)
+    return replace(
+        report,
+        candidate_cost=None if unknown[0] else report.candidate_cost,
+        baseline_cost=None if unknown[1] else report.baseline_cost,
+        cost_change=None if any(unknown) else report.cost_change,
     )
 
 
@@ -142,10 +158,21 @@ def _second_stage_gate(costs: SecondStageCosts, margin: float) -> str | None:
 
 def lacks_costs(shadow: ShadowSums) -> bool:
     """Return whether too few decisions have a projected cost."""
-    least = PRICED_SHARE * shadow.decisions
     if shadow.candidate_priced is None and not shadow.candidate_cost_nusd:
         return True
-    return any(n is not None and n < least for n in (shadow.candidate_priced, shadow.baseline_priced))
+    return any(_too_few(n, shadow.decisions) for n in (shadow.candidate_priced, shadow.baseline_priced))
+
+
+def _too_few(priced: int | None, decisions: int) -> bool:
+    return priced is not None and priced < PRICED_SHARE * decisions
+
+
+def _is_unknown(priced: int | None, cost_nusd: int, decisions: int) -> bool:
+    """Return whether an arm's projected cost is not known.
+
+    Without the number of decisions that a router priced, a sum of 0 is unknown.
+    """
+    return (not cost_nusd) if priced is None else _too_few(priced, decisions)
 
 
 _TOKENS = (
@@ -172,7 +199,7 @@ def _cost_gate(shadow: ShadowSums, cost_margin: float, unpriced: Sequence[str] |
         known = "The candidate's projected cost is not known: no decision has one."
         return f"{known} {_why_unpriced(unpriced)}"
     for arm, priced in (("candidate", shadow.candidate_priced), ("baseline", shadow.baseline_priced)):
-        if priced is not None and priced < PRICED_SHARE * shadow.decisions:
+        if priced is not None and _too_few(priced, shadow.decisions):
             return (
                 f"The {arm}'s projected cost is not known: {priced:,} of {shadow.decisions:,} "
                 f"{plural_of(shadow.decisions, 'decision has', 'decisions have')} one. {_why_unpriced(unpriced)}"

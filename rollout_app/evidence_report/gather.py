@@ -21,7 +21,7 @@ from rollout_app.actions.approvals import counting, number_needed
 from rollout_app.blast_radius.answers import radius_answer
 from rollout_app.blast_radius.radius import radius_of
 from rollout_app.blast_radius.shadow_stage import shadow_stage_answer
-from rollout_app.engine.shadow import shadow_report
+from rollout_app.engine.shadow import shown_report
 from rollout_app.engine.states import ENDED, Event, State
 from rollout_app.evaluation import evaluations
 from rollout_app.evidence_report.realised import Realised, realised
@@ -150,7 +150,7 @@ def _who(rollout: Rollout) -> dict[str, Any]:
 
 
 def _shadow(rollout: Rollout) -> dict[str, Any] | None:
-    report = shadow_report(*minute_totals.shadow_and_mirror(rollout))
+    report = shown_report(*minute_totals.shadow_and_mirror(rollout))
     return asdict(report) | shadow_stage_answer(rollout) if report.decisions else None
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from rollout_app.engine.evidence import MirrorSums, ShadowSums
-from rollout_app.engine.shadow import SecondStageCosts, gate, shadow_report
+from rollout_app.engine.shadow import SecondStageCosts, gate, lacks_costs, shadow_report, shown_report
 
 
 def test_it_reports_the_shadow_stage() -> None:
@@ -34,6 +34,38 @@ def test_the_cost_covers_decisions_with_a_known_cost() -> None:
     )
     report = shadow_report(shadow, MirrorSums())
     assert (report.candidate_cost, report.baseline_cost, report.cost_change) == (1.0, 2.0, -0.5)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "baseline", "unknown"),
+    [
+        ((None, 0), (None, 160), "candidate"),
+        ((0, 0), (100, 160), "candidate"),
+        ((80, 80), (100, 160), "candidate"),
+        ((100, 80), (80, 160), "baseline"),
+    ],
+    ids=["not said", "none", "few", "few of the baseline's"],
+)
+def test_a_cost_that_the_gate_calls_unknown_is_shown_as_unknown(
+    candidate: tuple[int | None, int], baseline: tuple[int | None, int], unknown: str
+) -> None:
+    """It was shown as $0.00 and as -100 %, beside "is not known"."""
+    shadow = ShadowSums(
+        decisions=100, candidate_priced=candidate[0], candidate_cost_nusd=candidate[1],
+        baseline_priced=baseline[0], baseline_cost_nusd=baseline[1],
+    )  # fmt: skip
+    report = shown_report(shadow, MirrorSums())
+    sentence = gate(shadow, min_decisions=100, cost_margin=0.1)
+    assert lacks_costs(shadow)
+    assert f"The {unknown}'s projected cost is not known" in str(sentence)
+    assert report.cost_change is None
+    assert getattr(report, f"{unknown}_cost") is None
+
+
+def test_a_candidate_that_costs_nothing_is_shown_as_such() -> None:
+    shadow = ShadowSums(decisions=100, candidate_priced=100, baseline_priced=100, baseline_cost_nusd=160)
+    report = shown_report(shadow, MirrorSums())
+    assert (report.candidate_cost, report.baseline_cost, report.cost_change) == (0, 1.6, -1)
 
 
 @pytest.mark.parametrize(
