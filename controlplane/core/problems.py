@@ -150,7 +150,8 @@ def server_error(request: HttpRequest) -> HttpResponse:
             response._has_been_logged = True  # type: ignore[attr-defined]  # logged in one line already; Django would add a traceback
         return response
     request_id = context.current().request_id
-    detail = f"Something went wrong here, and was logged. Nothing was changed. Request {request_id}."
+    unchanged = "" if request.method in ("GET", "HEAD") else " Nothing was changed."
+    detail = f"Something went wrong here, and was logged.{unchanged} Request {request_id}."
     return rendered(
         request, _problem_document(500, "internal", "Internal error", detail, request_id=request_id)
     )

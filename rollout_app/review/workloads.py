@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 from pointsman.reporting.histogram import Histogram
-from policies_app.actions import served_assignment
 from policies_app.models import Assignment, Environment, Workload
 from rollout_app.engine.diagnosis import Diagnosis, OutcomeSums, PeriodComparison, compare_periods
 from rollout_app.engine.diagnosis.figures import total
@@ -16,6 +15,11 @@ from rollout_app.review.diagnosing import PARTS, cells_of, diagnose_workload
 from rollout_app.review.reading import Routes, Span, grouped
 from rollout_app.review.rollouts import diagnose_rollout
 from rollout_app.review.span import TrafficSpan
+
+# The figures of a workload that was stopped are still there.
+NOT_SERVED = Diagnosis(
+    "not_served", "Nothing is served for this workload now, so there is no policy to diagnose."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,11 @@ def review_workload(
     now = reading.added(parts)
     latencies = reading.latencies_by_part(read)
     endpoints = attribute(*(grouped(side, lambda route: route.endpoint) for side in (now, before)))
-    served, whole = served_assignment(environment.pk, workload.pk), joined(None, endpoints)
+    assignments = Assignment.objects.select_related("baseline", "workload")
+    served, whole = (
+        assignments.filter(environment=environment, workload=workload).first(),
+        joined(None, endpoints),
+    )
     known = running_sums.known(environment, end)
     partial = not known.reaches(earlier.astimezone(UTC).date())
     return WorkloadReview(
@@ -103,9 +111,11 @@ def _tasks_by_model(endpoint: str, side: Routes) -> dict[str, int]:
 
 
 def _diagnosis(
-    served: Assignment, now: Routes, before: Routes, parts: Sequence[Routes], against: str
+    served: Assignment | None, now: Routes, before: Routes, parts: Sequence[Routes], against: str
 ) -> Diagnosis:
     """Diagnose the rollout under way by its arms, once its candidate serves; otherwise the served version over time."""
+    if served is None:
+        return NOT_SERVED
     moving = str(served.rollout) if served.rollout else ""
     if moving and any(route.arm == "candidate" and route.rollout == moving for route in now):
         return diagnose_rollout(Rollout.objects.select_related().get(pk=moving))

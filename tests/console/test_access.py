@@ -55,6 +55,16 @@ def test_a_person_without_a_role_sees_nothing(
     assert "summaries" not in response.content.decode().replace("/summaries/", "")
 
 
+def test_only_a_refused_change_says_that_nothing_was_changed(
+    people: People, production: Environment, summaries: Workload
+) -> None:
+    client, address = people("tom", "viewer"), reverse("console:pin", args=["summaries", "production"])
+    read, written = client.get(address), client.post(address, {"model_alias": "small", "reason": "x"})
+    assert read.status_code == written.status_code == 403
+    assert b"Nothing was changed" not in read.content
+    assert b"Nothing was changed" in written.content
+
+
 def test_a_person_without_a_role_is_told_what_to_do(people: People) -> None:
     assert b"You have no role yet" in people("stranger").get(reverse("console:index")).content
 

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from controlplane.core import clock
-from policies_app.models import Environment, Workload
+from controlplane.core.actors import SYSTEM
+from policies_app import actions
+from policies_app.models import Assignment, Environment, Workload
 from rollout_app.models import Rollout
 from rollout_app.review import rollups
 from tests.support import builders, places
@@ -217,3 +219,22 @@ def test_the_interval_of_an_environment_uses_only_sums_with_squares(
         now = get(path).json()["now"]
         low, high = now["cost_per_success_low_nusd"], now["cost_per_success_high_nusd"]
         assert low < now["cost_per_success_nusd"] < high
+
+
+def test_the_review_of_a_stopped_workload_shows_its_figures(
+    two: tuple[Environment, Workload, Workload],
+) -> None:
+    """The environment's review lists it and links to it, and this was a 409."""
+    environment, workload, _ = two
+    assignment = Assignment.objects.get(environment=environment, workload=workload)
+    actions.stop_serving(assignment, actor=SYSTEM, reason="moved away")
+    answer = get(f"environments/{environment.name}/review/{workload.name}")
+    assert answer.status_code == 200
+    body = answer.json()
+    assert body["now"]["tasks"] > 0 and len(body["by_endpoint"]) == 2
+    assert body["diagnosis"]["code"] == "not_served"
+    assert "Nothing is served for this workload now" in body["diagnosis"]["sentence"]
+    assert get(f"environments/{environment.name}/review/{workload.name}.csv").status_code == 200
+    page = logged_in("viewer").get(f"/console/review/{environment.name}/{workload.name}/")
+    assert page.status_code == 200
+    assert "Nothing is served for this workload now" in page.content.decode()

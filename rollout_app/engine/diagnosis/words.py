@@ -9,6 +9,7 @@
     too_conservative  most tasks end on the strong model, so the policy saves next to nothing
     healthy           cost per success fell and success is within the bar; or there is little to save
     no_difference     shown to be equal within the margins
+    not_served        nothing is served, so there is no policy to diagnose; given by the review
 
 Every statement about a change is based on an interval, never on a point estimate. The first diagnosis that applies, in
 the order of `diagnose`, is returned.
