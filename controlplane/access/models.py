@@ -56,7 +56,7 @@ class Membership(models.Model):
 
 
 class Session(AbstractBaseSession):
-    """A browser's session. Only `sign_in.session_store` writes it. The columns repeat what its data say of the person."""
+    """A browser's session. Only `sign_in.session_store` writes it; the columns repeat what is in its data."""
 
     user_id = models.BigIntegerField(null=True, db_index=True)  # null: nobody has given a name yet
     signed_in = models.BooleanField(default=False)  # false with a person: it waits for the second factor
