@@ -5,6 +5,7 @@ from typing import Any
 from django import forms
 from django_ace import AceWidget
 
+from controlplane.core.names import validate_text
 from controlplane.web.seen import SeenForm
 from policies_app.models import Assignment, PolicyVersion
 
@@ -15,6 +16,7 @@ class ReasonForm(forms.Form):
     # Problems of a refused document, set by `controlplane.web.pages.attempt`.
     problems: list[dict[str, Any]] = []
     reason = forms.CharField(
+        validators=[validate_text],
         max_length=400,
         widget=forms.Textarea(attrs={"rows": 3, "placeholder": "What happened, and what this should change"}),
         help_text="Kept in the audit log with your name.",
@@ -45,6 +47,7 @@ class VersionForm(forms.Form):
     # The newest version when the editor was opened, to detect a version saved by somebody else since.
     newest = forms.IntegerField(required=False, max_value=2**31 - 1, widget=forms.HiddenInput)
     note = forms.CharField(
+        validators=[validate_text],
         required=False,
         max_length=400,
         widget=forms.TextInput(attrs={"placeholder": "What has changed in this version"}),

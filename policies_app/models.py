@@ -9,7 +9,7 @@ from django.db import models
 
 from controlplane.access.models import Team
 from controlplane.core.ids import uuid7
-from controlplane.core.names import validate_name
+from controlplane.core.names import validate_name, validate_policy_name, validate_text
 
 # Milliseconds. A router that does not use long polls receives a pin or a rollback only after its interval.
 LEAST_POLL_INTERVAL_MS, MOST_POLL_INTERVAL_MS = 200, 300_000
@@ -38,7 +38,7 @@ class Environment(models.Model):
     frozen_from = models.DateTimeField(null=True, blank=True)  # null: the freeze has already begun
     # No starts and no advances; rollbacks still work.
     frozen_until = models.DateTimeField(null=True, blank=True)
-    freeze_reason = models.CharField(max_length=200, blank=True, default="")
+    freeze_reason = models.CharField(max_length=200, blank=True, default="", validators=[validate_text])
     version = models.PositiveIntegerField(default=1)  # for If-Match
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -73,7 +73,8 @@ class Workload(models.Model):
         SATISFACTION = "satisfaction"
         DOWNSTREAM = "downstream", "downstream completion"
 
-    name = models.SlugField(max_length=120, unique=True)
+    # Rows from before the validator may have a name that no policy can carry.
+    name = models.SlugField(max_length=120, unique=True, validators=[validate_policy_name])
     description = models.CharField(max_length=400, blank=True, default="")
     task_type = models.CharField(max_length=64)
     difficulty = models.CharField(max_length=8, choices=Difficulty.choices, default=Difficulty.MIXED)

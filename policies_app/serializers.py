@@ -6,6 +6,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from controlplane.access.models import Team
+from controlplane.core.names import validate_text
 from controlplane.web.fields import ReasonField, ZonedDateTimeField
 from pointsman.policy import json_schema
 from policies_app.fleet.readback import read_back
@@ -95,7 +96,9 @@ class VersionInput(serializers.Serializer[Any]):
 
     policy = PolicyField(required=False)
     text = serializers.CharField(required=False, trim_whitespace=False, max_length=65_536)
-    note = serializers.CharField(required=False, default="", allow_blank=True, max_length=400)
+    note = serializers.CharField(
+        required=False, default="", allow_blank=True, max_length=400, validators=[validate_text]
+    )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if ("policy" in attrs) == ("text" in attrs):
@@ -158,7 +161,7 @@ class AssignmentDetailSerializer(AssignmentSerializer):
 
 class ServeInput(serializers.Serializer[Any]):
     version = serializers.IntegerField(min_value=1, max_value=2**31 - 1)
-    reason = serializers.CharField(max_length=400)
+    reason = serializers.CharField(max_length=400, validators=[validate_text])
     break_glass = serializers.BooleanField(
         default=False,
         help_text="with four eyes: serve it now without approval; the audit log and the webhooks report it",
@@ -167,8 +170,8 @@ class ServeInput(serializers.Serializer[Any]):
 
 class PinInput(serializers.Serializer[Any]):
     model = serializers.CharField(max_length=120, help_text="a name under `models` of the served policy")
-    reason = serializers.CharField(max_length=400)
+    reason = serializers.CharField(max_length=400, validators=[validate_text])
 
 
 class ReasonInput(serializers.Serializer[Any]):
-    reason = serializers.CharField(max_length=400)
+    reason = serializers.CharField(max_length=400, validators=[validate_text])

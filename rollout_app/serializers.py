@@ -8,6 +8,7 @@ from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
 from controlplane.core import clock
+from controlplane.core.names import validate_text
 from controlplane.web.fields import ReasonField, ZonedDateTimeField
 from rollout_app.actions import Surroundings, binding, refusals, surroundings_of
 from rollout_app.actions.approvals import number_needed
@@ -29,7 +30,9 @@ class PlanSerializer(serializers.ModelSerializer[Plan]):
 class PlanEditInput(serializers.Serializer[Any]):
     description = serializers.CharField(required=False, allow_blank=True, max_length=200)
     stages = StagesField(required=False)
-    reason = serializers.CharField(required=False, default="", allow_blank=True, max_length=2_000)
+    reason = serializers.CharField(
+        required=False, default="", allow_blank=True, max_length=2_000, validators=[validate_text]
+    )
 
 
 class RolloutSerializer(serializers.ModelSerializer[Rollout]):
@@ -105,7 +108,7 @@ class ProposeInput(PlanChoice):
     environment = serializers.CharField(max_length=64)
     workload = serializers.CharField(max_length=120)
     candidate = serializers.IntegerField(min_value=1, max_value=2**31 - 1, help_text="the version's number")
-    reason = serializers.CharField(max_length=2_000)
+    reason = serializers.CharField(max_length=2_000, validators=[validate_text])
     scheduled_for = ZonedDateTimeField(required=False, allow_null=True, default=None)
     draft = serializers.BooleanField(required=False, default=False)
 
@@ -116,7 +119,7 @@ class ProposeInput(PlanChoice):
 
 
 class AmendInput(PlanChoice):
-    reason = serializers.CharField(max_length=2_000)
+    reason = serializers.CharField(max_length=2_000, validators=[validate_text])
     scheduled_for = ZonedDateTimeField(
         required=False, allow_null=True, help_text="null: start by hand; omitted: unchanged"
     )
@@ -131,7 +134,7 @@ class AmendInput(PlanChoice):
 
 @extend_schema_serializer(component_name="RolloutReason")
 class ReasonInput(serializers.Serializer[Any]):
-    reason = serializers.CharField(max_length=2_000)
+    reason = serializers.CharField(max_length=2_000, validators=[validate_text])
 
 
 @extend_schema_serializer(component_name="RolloutApproveInput")
@@ -193,7 +196,9 @@ class GuardrailInput(serializers.Serializer[Any]):
     margin = serializers.FloatField(required=False, allow_null=True, default=None)
     weight = serializers.FloatField(required=False, allow_null=True, default=None)
     bound = serializers.FloatField(required=False, allow_null=True, default=None)
-    reason = serializers.CharField(required=False, default="", allow_blank=True, max_length=2_000)
+    reason = serializers.CharField(
+        required=False, default="", allow_blank=True, max_length=2_000, validators=[validate_text]
+    )
 
 
 class DryRunGuardrail(serializers.Serializer[Any]):

@@ -14,6 +14,7 @@ from controlplane.access import actions, permissions, selectors
 from controlplane.access.models import SCOPES, Key, Membership, Role, Team
 from controlplane.core.actors import Actor
 from controlplane.core.errors import NotFound
+from controlplane.core.names import validate_text
 from controlplane.web.api import PAGE, REASON, ApiView
 from controlplane.web.fields import ReasonField, ZonedDateTimeField
 
@@ -57,7 +58,7 @@ class KeyInput(serializers.Serializer[Any]):
 
 
 class RevokeInput(serializers.Serializer[Any]):
-    reason = serializers.CharField(max_length=400)
+    reason = serializers.CharField(max_length=400, validators=[validate_text])
 
 
 class RotateInput(serializers.Serializer[Any]):

@@ -5,6 +5,8 @@ import unicodedata
 
 from django.core.exceptions import ValidationError
 
+from pointsman.policy.schema import NAME
+
 # Control, format (zero-width, right-to-left), surrogates, private use, unassigned; separators of lines and paragraphs.
 _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 # Letters, marks and symbols that render blank: the rest of Default_Ignorable_Code_Point, and the empty Braille cell.
@@ -13,6 +15,9 @@ _BLANK = re.compile(
 )
 # Django's own message for such a name speaks of slugs.
 ADDRESS_NAME = {"invalid": "Use only the letters A to Z and a to z, digits, hyphens and underscores."}
+_POLICY_NAME = re.compile(NAME)
+# Escape sequences can rewrite what a terminal shows, and these can reorder what a page shows.
+_REORDERING = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _NOT_IN_ADDRESSES = re.compile(r"[\\%?#;]")
 
 
@@ -24,6 +29,39 @@ def hidden_character(text: str) -> str | None:
         if category in _INVISIBLE or blank:
             return f"U+{ord(character):04X}"
     return None
+
+
+def harmful_character(text: str) -> str | None:
+    """Return the first character of a text that could change how the rest is shown, as `U+001B`, or None.
+
+    Unlike a name, a text may have line breaks and tabs, and the joiners that some scripts and emoji need.
+    """
+    for character in text:
+        if _is_harmful(character):
+            return f"U+{ord(character):04X}"
+    return None
+
+
+def harmless(text: str) -> str:
+    """Return the text with U+FFFD in place of such characters, for texts of routers: they must not be lost."""
+    return "".join("\ufffd" if _is_harmful(character) else character for character in text)
+
+
+def _is_harmful(character: str) -> bool:
+    control = unicodedata.category(character) == "Cc" and character not in "\t\n\r"
+    return control or _REORDERING.match(character) is not None
+
+
+def validate_text(text: str) -> None:
+    """Validate a reason or a note (a Django validator)."""
+    if harmful := harmful_character(text):
+        raise ValidationError(f"It contains a control character ({harmful}).")
+
+
+def validate_policy_name(name: str) -> None:
+    """Validate a name that policies must carry (a Django validator)."""
+    if not _POLICY_NAME.fullmatch(name):
+        raise ValidationError("Begin with a letter or a digit, and use at most 100 characters.")
 
 
 def validate_name(name: str) -> None:

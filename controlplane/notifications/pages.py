@@ -12,6 +12,7 @@ from django.urls import path, reverse
 from controlplane.access import permissions
 from controlplane.access.models import Role
 from controlplane.core.errors import InvalidInput, NotFound
+from controlplane.core.names import validate_text
 from controlplane.notifications import actions, events
 from controlplane.notifications.models import BreakGlass, Delivery, Receiver
 from controlplane.web.pages import (
@@ -35,6 +36,7 @@ class TellingForm(forms.Form):
     """The reason for a change to receivers, kept in the audit log."""
 
     reason = forms.CharField(
+        validators=[validate_text],
         required=False,
         max_length=400,
         widget=forms.TextInput(),
@@ -44,6 +46,7 @@ class TellingForm(forms.Form):
 
 class ReviewForm(forms.Form):
     reason = forms.CharField(
+        validators=[validate_text],
         max_length=400,
         label="Your findings",
         widget=forms.Textarea(

@@ -6,6 +6,8 @@ from typing import Any
 from django.utils import timezone
 from rest_framework import serializers
 
+from controlplane.core.names import validate_text
+
 
 class ZonedDateTimeField(serializers.DateTimeField):
     """A time with a time zone. A naive time is refused: the sender's noon is not the server's."""
@@ -25,6 +27,7 @@ class ReasonField(serializers.CharField):
 
     def __init__(self, **kwargs: Any) -> None:
         options: dict[str, Any] = {"required": False, "default": "", "allow_blank": True} | kwargs
+        options["validators"] = [validate_text]
         if options["required"]:
             del options["default"]
         super().__init__(write_only=True, max_length=2_000, help_text="why; kept in the audit log", **options)

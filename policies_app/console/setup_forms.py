@@ -15,13 +15,14 @@ from django.forms.models import model_to_dict
 from django.utils import timezone
 
 from controlplane.access.models import SCOPES, Key, Team
-from controlplane.core.names import ADDRESS_NAME
+from controlplane.core.names import ADDRESS_NAME, validate_text
 from controlplane.web.seen import SeenForm, kept_line, shown_value
 from policies_app.forms import ReasonForm
 from policies_app.models import Environment, Model, Workload
 
 NUSD = 10**9
 REASON = forms.CharField(
+    validators=[validate_text],
     required=False,
     max_length=400,
     widget=forms.TextInput(attrs={"placeholder": "Why"}),
@@ -157,6 +158,7 @@ class FreezeForm(SeenForm):
     )
     frozen_until = UtcDateTimeField(label="Until", help_text="UTC. The freeze ends automatically.")
     freeze_reason = forms.CharField(
+        validators=[validate_text],
         max_length=200,
         label="Why",
         widget=forms.TextInput(attrs={"placeholder": "Black Friday"}),

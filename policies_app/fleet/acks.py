@@ -6,6 +6,7 @@ import msgspec
 
 from controlplane.core import strictjson
 from controlplane.core.errors import InvalidInput, MalformedBody
+from controlplane.core.names import harmless
 
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=2_000)]
 _Name = Annotated[str, msgspec.Meta(pattern=r"^[\x20-\x7e]{1,128}$")]
@@ -40,4 +41,6 @@ def read_ack(body: bytes) -> Ack:
         raise InvalidInput("An ack with state `rejected` must have a `workload`, a `digest` and an `error`.")
     if "\0" in (ack.error or "") + (ack.workload or "") + (ack.digest or "") + (ack.epoch or ""):
         raise InvalidInput("The ack contains a NUL character, which is not allowed.")
+    if ack.error is not None:
+        ack.error = harmless(ack.error)  # shown on pages and in terminals
     return ack

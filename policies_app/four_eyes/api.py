@@ -11,6 +11,7 @@ from rest_framework.response import Response
 from controlplane.access import change_requests, four_eyes
 from controlplane.access.models import ChangeRequest, Role
 from controlplane.core.errors import InvalidInput
+from controlplane.core.names import validate_text
 from controlplane.web.api import PAGE, ApiView
 from policies_app import actions
 from policies_app.four_eyes.actions import (
@@ -53,7 +54,7 @@ class ChangeRequestSerializer(serializers.ModelSerializer[ChangeRequest]):
 
 
 class DecisionInput(serializers.Serializer[Any]):
-    reason = serializers.CharField(max_length=2_000)
+    reason = serializers.CharField(max_length=2_000, validators=[validate_text])
 
 
 class ChangeApproveInput(DecisionInput):

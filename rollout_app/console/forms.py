@@ -7,6 +7,7 @@ from django import forms
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from controlplane.core.names import validate_text
 from policies_app.console.setup_forms import UtcDateTimeField
 from policies_app.models import Environment, PolicyVersion, Workload
 from rollout_app.models import Plan
@@ -16,6 +17,7 @@ class RolloutReasonForm(forms.Form):
     """The reason, and the version of the rollout that the person saw."""
 
     reason = forms.CharField(
+        validators=[validate_text],
         max_length=2_000,
         widget=forms.Textarea(
             attrs={"rows": 3, "placeholder": "Why now, and what you checked", "autofocus": True}
@@ -74,6 +76,7 @@ class ProposeForm(forms.Form):
         help_text="The stages and their pace. The guardrails decide whether each step is taken.",
     )
     reason = forms.CharField(
+        validators=[validate_text],
         max_length=2_000,
         widget=forms.Textarea(
             attrs={"rows": 3, "placeholder": "What it should improve, and why you expect it"}

@@ -128,7 +128,9 @@ def test_it_refuses_a_taken_name_and_records_the_attempt(api: Client, workload: 
     assert Entry.objects.filter(action="workload.register", outcome="refused").exists()
 
 
-@pytest.mark.parametrize("name", ["", "with space", "a/b", "ü", "x" * 121, None, 5, ["x"]])
+@pytest.mark.parametrize(
+    "name", ["", "with space", "a/b", "ü", "x" * 121, None, 5, ["x"], "_a", "-a", "x" * 101]
+)
 def test_it_refuses_names_that_are_invalid_in_a_url(api: Client, workload: Workload, name: Any) -> None:
     body = {"name": name, "task_type": "chat", "quality_bar": "0.9", "owner": workload.owner.name}
     response = send(api, "post", "workloads", body)
@@ -136,6 +138,14 @@ def test_it_refuses_names_that_are_invalid_in_a_url(api: Client, workload: Workl
         assert response.json()["name"] == "5"  # a number is converted to its digits
     else:
         assert (response.status_code, response.json()["problems"][0]["path"]) == (422, "name")
+
+
+def test_a_workload_with_a_name_from_before_the_rule_can_be_edited(api: Client, workload: Workload) -> None:
+    """A new one is refused: no policy can carry such a name."""
+    Workload.objects.filter(pk=workload.pk).update(name="_old")
+    assert send(api, "get", "workloads/_old").status_code == 200
+    edited = send(api, "patch", "workloads/_old", {"description": "a"}, **{"If-Match": "*"})
+    assert edited.status_code == 200
 
 
 def test_it_edits_only_what_the_caller_has_read(api: Client, workload: Workload) -> None:

@@ -9,7 +9,7 @@ from django.contrib.auth.models import User
 
 from controlplane.access.actions import places
 from controlplane.access.models import Role, Team
-from controlplane.core.names import ADDRESS_NAME
+from controlplane.core.names import ADDRESS_NAME, validate_text
 
 EVERYWHERE = "every environment"
 ROLES = "roles_"  # plus an environment's name: the field of the roles there
@@ -20,6 +20,7 @@ class WhyForm(forms.Form):
 
     problems: list[dict[str, Any]] = []  # of a refusal, set by `controlplane.web.pages.attempt`
     reason = forms.CharField(
+        validators=[validate_text],
         max_length=400,
         widget=forms.Textarea(attrs={"rows": 2, "placeholder": "Why"}),
         help_text="Kept in the audit log with your name.",

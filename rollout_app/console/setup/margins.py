@@ -11,6 +11,7 @@ from django.urls import path, reverse
 
 from controlplane.core import clock
 from controlplane.core.errors import NotFound, PointsmanError
+from controlplane.core.names import validate_text
 from controlplane.web.pages import attempt, console_view, done, fragment, page, status_of
 from controlplane.web.seen import SeenForm
 from policies_app.console.lookups import may_edit, trail, workload_for
@@ -48,6 +49,7 @@ class MarginForm(SeenForm):
     )
     bound = forms.DecimalField(required=False, min_value=0, max_digits=19, decimal_places=9)
     reason = forms.CharField(
+        validators=[validate_text],
         required=False,
         max_length=2_000,
         help_text="Kept in the audit log with your name. Required if the change weakens a guardrail.",

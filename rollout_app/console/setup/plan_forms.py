@@ -9,7 +9,7 @@ from django.forms.utils import flatatt
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from controlplane.core.names import ADDRESS_NAME
+from controlplane.core.names import ADDRESS_NAME, validate_text
 from controlplane.web.seen import SeenForm
 from policies_app.forms import ReasonForm
 from policies_app.models import Assignment
@@ -30,7 +30,10 @@ class PlanForm(forms.Form):
         required=False, max_length=200, help_text="Shown when choosing a plan: what kind of work it is for."
     )
     reason = forms.CharField(
-        required=False, max_length=2_000, help_text="Kept in the audit log with your name."
+        validators=[validate_text],
+        required=False,
+        max_length=2_000,
+        help_text="Kept in the audit log with your name.",
     )
     expected = forms.IntegerField(required=False, max_value=2**31 - 1, widget=forms.HiddenInput)
 

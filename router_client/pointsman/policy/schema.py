@@ -11,12 +11,13 @@ from typing import Any
 from pointsman.attempt import ANSWERED_BADLY, UNREACHABLE
 from pointsman.conditions.parser import MAX_LENGTH
 
-__all__ = ["RESERVED_RULES", "SCHEMA", "json_schema"]
+__all__ = ["NAME", "RESERVED_RULES", "SCHEMA", "json_schema"]
 
 # Values of a decision's `rule` when no rule of the policy matched.
 RESERVED_RULES = ("default", "fallback", "guard", "latch", "pin")
 
-_NAME = "^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
+# Of a workload, an alias, a rule. The control plane accepts no workload with another name.
+NAME = "^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
 _KINDS = [kind for kind in (*UNREACHABLE, *ANSWERED_BADLY) if kind != "unknown_model"]
 
 
@@ -32,7 +33,7 @@ def _whole(low: int, high: int, about: str) -> dict[str, Any]:
 
 
 def _alias(about: str) -> dict[str, Any]:
-    return {"type": "string", "pattern": _NAME, "description": about}
+    return {"type": "string", "pattern": NAME, "description": about}
 
 
 def _condition(about: str) -> dict[str, Any]:
@@ -73,7 +74,7 @@ _RULE = _object(
     {
         "id": {
             "type": "string",
-            "pattern": _NAME,
+            "pattern": NAME,
             "description": "The rule's id, which should stay the same from version to version.",
         },
         "when": _condition("The rule matches if this condition is certainly true."),
@@ -119,10 +120,10 @@ SCHEMA: dict[str, Any] = {
         ["format", "workload", "models", "default", "fallback"],
         {
             "format": {"type": "integer", "const": 1},
-            "workload": {"type": "string", "pattern": _NAME},
+            "workload": {"type": "string", "pattern": NAME},
             "models": {
                 "type": "object", "minProperties": 1, "maxProperties": 50, "additionalProperties": _MODEL,
-                "propertyNames": {"pattern": _NAME},
+                "propertyNames": {"pattern": NAME},
                 "description": "Models under the policy's own names, weakest first.",
             },
             "rank": {
