@@ -16,7 +16,7 @@ from django.db import transaction
 
 from controlplane.access.actions.accounts import person_fields, save_new
 from controlplane.access.actions.names import is_slug, refuse_reserved
-from controlplane.access.actions.roles import put_role, team_fields
+from controlplane.access.actions.roles import record_role, team_fields
 from controlplane.access.actions.second_person import refuse_alone, takes_two
 from controlplane.access.models import Invitation, Key, Membership, Role, Team
 from controlplane.access.permissions import require_role
@@ -120,12 +120,17 @@ def accept_as(token_sha256: str, user: User) -> User:
             raise InvitationEnded("This invitation does not exist. Ask for a new link.")
         refuse_ended(invitation)
         _refuse_lost_right(invitation)
-        before = invitation_fields(invitation)
-        if user.pk is None:
-            _create(user, invitation)
-        _give(invitation, user)
+        before, is_new = invitation_fields(invitation), user.pk is None
+        if is_new:
+            user.email = user.email or invitation.email
+            save_new(user)
+        # All rows before the first entry: whoever holds the head of the log must not wait for a row.
+        roles, teams = _given_roles(invitation, user), _joined_teams(invitation, user)
         invitation.accepted_at, invitation.accepted_by = clock.now(), user
         invitation.save(update_fields=["accepted_at", "accepted_by"])
+        if is_new:
+            _record_creation(user, invitation)
+        _record_given(roles, teams, actor=Actor.of_user(user), reason=_why(invitation))
         log.record(
             actor=Actor.of_user(user),
             action="invitation.accept",
@@ -216,9 +221,7 @@ def _key_of(actor: Actor) -> Key | None:
     return Key.objects.filter(key_id=actor.id).first() if actor.kind == "key" else None
 
 
-def _create(user: User, invitation: Invitation) -> None:
-    user.email = user.email or invitation.email
-    save_new(user)
+def _record_creation(user: User, invitation: Invitation) -> None:
     log.record(
         actor=Actor.of_user(user),
         action="user.create",
@@ -228,19 +231,36 @@ def _create(user: User, invitation: Invitation) -> None:
     )
 
 
-def _give(invitation: Invitation, user: User) -> None:
-    actor, why = Actor.of_user(user), _why(invitation)
-    for role in invitation.roles:
-        if not Membership.objects.filter(user=user, **role).exists():
-            put_role(user, role["role"], role["environment"], actor=actor, reason=why)
-    for team in Team.objects.select_for_update().filter(name__in=invitation.teams).order_by("name"):
-        before = team_fields(team)
+def _given_roles(invitation: Invitation, user: User) -> list[Membership]:
+    """Insert the roles that the user does not hold yet, and return them."""
+    found = [Membership.objects.get_or_create(user=user, **role) for role in invitation.roles]
+    return [membership for membership, is_new in found if is_new]
+
+
+def _joined_teams(invitation: Invitation, user: User) -> list[tuple[Team, dict[str, Any]]]:
+    """Add the user to the teams. Return each with its fields before."""
+    teams = list(Team.objects.select_for_update().filter(name__in=invitation.teams).order_by("name"))
+    before = [team_fields(team) for team in teams]
+    for team in teams:
         team.members.add(user)
+    return list(zip(teams, before, strict=True))
+
+
+def _record_given(
+    roles: Sequence[Membership],
+    teams: Sequence[tuple[Team, dict[str, Any]]],
+    *,
+    actor: Actor,
+    reason: str,
+) -> None:
+    for membership in roles:
+        record_role(membership, actor=actor, reason=reason)
+    for team, before in teams:
         log.record(
             actor=actor,
             action="team.join",
             target=("team", team.name),
-            reason=why,
+            reason=reason,
             before=before,
             after=team_fields(team),
         )

@@ -1,4 +1,8 @@
-"""Writes to API keys."""
+"""Writes to API keys.
+
+Each locks the person, then the key, and the head of the audit log last, as in `people`. With another order, two of
+them could wait for each other.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,6 +11,7 @@ from typing import Any
 
 from django.contrib.auth.models import User
 from django.db import transaction
+from django.db.models import QuerySet
 
 from controlplane.access import keys
 from controlplane.access.actions.names import is_slug, refuse_reserved
@@ -84,6 +89,8 @@ def _saved(
         refuse_reserved(label=label)
     if user is not None and actor.kind != "system" and actor.user_id != str(user.pk):
         raise NotYourKey(f"Only {user} can create a key that acts for {user}, and see its text.")
+    if user is not None:
+        _hold_person(user)
     _refuse_more_than_held(actor, environment, scopes, workloads, expires_at)
     key_id, text = keys.new_key_text(kind, environment)
     key = Key.objects.create(
@@ -133,12 +140,7 @@ def rotate_key(
     if not timedelta(0) <= overlap <= MAX_OVERLAP:
         raise InvalidInput("The overlap of a rotation must be between 0 and 7 days.")
     with transaction.atomic():
-        old = _locked_key(key_id)
-        if old.user_id is not None and actor.user_id != str(old.user_id):
-            raise NotYourKey(
-                f"Key {key_id} acts for {old.user}: only they can rotate it and see its new text. You can revoke it."
-            )
-        now = clock.now()
+        old, now = _locked_own_key(key_id, actor), clock.now()
         if old.revoked_at is not None or (old.expires_at is not None and old.expires_at <= now):
             raise Conflict(f"Key {key_id} has ended; issue a new one.")
         if Key.objects.filter(rotated_from=old, revoked_at=None).exists():
@@ -259,8 +261,39 @@ def _refuse_bad_key(
         raise InvalidInput("The key cannot be issued.", problems)
 
 
+def _locked_own_key(key_id: str, actor: Actor) -> Key:
+    """Lock a key that this actor may rotate, and first its person."""
+    key = _existing(Key.objects.select_related("user"), key_id)
+    if key.user is not None:
+        if actor.user_id != str(key.user_id):
+            raise NotYourKey(
+                f"Key {key_id} acts for {key.user}: only they can rotate it and see its new text. You can revoke it."
+            )
+        _hold_person(key.user)
+    return _locked_key(key_id)
+
+
+def held_keys(user: User) -> list[Key]:
+    """Return the person's keys that are not revoked, locked until the transaction ends. The person must be locked."""
+    return list(Key.objects.select_for_update().filter(user=user, revoked_at=None).order_by("pk"))
+
+
+def _hold_person(user: User) -> None:
+    """Keep a person from being deactivated until the transaction ends. Raises `Conflict` if they were.
+
+    Otherwise a key made at the same moment would stay, and be valid once the account is activated again.
+    """
+    held = User.objects.select_for_update(no_key=True).filter(pk=user.pk, is_active=True)
+    if not held.values_list("pk", flat=True)[:1]:
+        raise Conflict(f"{user} is deactivated, so no key can act for them.")
+
+
 def _locked_key(key_id: str) -> Key:
-    key = Key.objects.select_for_update(of=("self",)).select_related("user").filter(key_id=key_id).first()
+    return _existing(Key.objects.select_for_update(of=("self",)).select_related("user"), key_id)
+
+
+def _existing(keys: QuerySet[Key], key_id: str) -> Key:
+    key = keys.filter(key_id=key_id).first()
     if key is None:
         raise NotFound(f"There is no key {key_id}.")
     return key

@@ -7,7 +7,7 @@ from django.contrib.auth.models import User
 
 from controlplane.access.actions.accounts import person_fields
 from controlplane.access.actions.admins import admins_by_role, hold_admins, keep_an_admin
-from controlplane.access.actions.keys import revoke_key
+from controlplane.access.actions.keys import held_keys, revoke_key
 from controlplane.access.actions.sessions import end_sessions_of
 from controlplane.access.models import Key, Role
 from controlplane.access.permissions import require_role
@@ -23,6 +23,8 @@ def deactivate_person(user: User, *, actor: Actor, reason: str) -> User:
     The keys are revoked, so that they stay invalid if the account is activated again.
     """
 
+    keys: list[Key] = []
+
     def close(locked: User) -> None:
         if not locked.is_active:
             raise Conflict(f"{locked} is already deactivated.")
@@ -30,11 +32,12 @@ def deactivate_person(user: User, *, actor: Actor, reason: str) -> User:
         locked.is_active = False
         locked.save(update_fields=["is_active"])
         end_sessions_of(locked)
+        keys.extend(held_keys(locked))  # before the first entry, which locks the head of the log
 
     def revoke_keys(locked: User) -> None:
-        for key_id in Key.objects.filter(user=locked, revoked_at=None).values_list("key_id", flat=True):
+        for key in keys:
             # Why is only for admins; a key's entries are for everybody with a role in its environment.
-            revoke_key(key_id, actor=actor, reason="The account of its owner was deactivated.")
+            revoke_key(key.key_id, actor=actor, reason="The account of its owner was deactivated.")
 
     return _changed(user, close, "user.deactivate", actor=actor, reason=reason, then=revoke_keys)
 

@@ -44,40 +44,35 @@ def grant_role(
         alone = not approvals and takes_two(role, environment, actor=actor)
         if alone and not break_glass:
             refuse_alone(role, environment, actor=actor)
-        return put_role(
-            user,
-            role,
-            environment,
+        membership, is_new = Membership.objects.get_or_create(user=user, role=role, environment=environment)
+        if not is_new:
+            raise AlreadyExists(
+                f"{user.get_username()} is already {role} in {environment or 'every environment'}."
+            )
+        record_role(
+            membership,
             action="membership.break_glass" if alone else GRANT,
             actor=actor,
             reason=reason,
             approvals=approvals,
             evidence=evidence,
         )
+    return membership
 
 
-def put_role(
-    user: User, role: str, environment: str, *, actor: Actor, reason: str, action: str = GRANT, **kept: Any
-) -> Membership:
-    """Insert a role without further checks, inside the caller's transaction. `kept` holds further parts of the
-    entry."""
-    try:
-        with transaction.atomic():
-            membership = Membership.objects.create(user=user, role=role, environment=environment)
-    except IntegrityError:
-        raise AlreadyExists(
-            f"{user.get_username()} is already {role} in {environment or 'every environment'}."
-        ) from None
+def record_role(
+    membership: Membership, *, actor: Actor, reason: str, action: str = GRANT, **kept: Any
+) -> None:
+    """Append the entry of a role that was inserted in this transaction. `kept` holds further parts of the entry."""
     log.record(
         actor=actor,
         action=action,
-        target=("user", str(user.pk)),
-        environment=environment,
+        target=("user", str(membership.user_id)),
+        environment=membership.environment,
         reason=reason,
         after=_membership_fields(membership),
         **kept,
     )
-    return membership
 
 
 def withdraw_role(membership: Membership, *, actor: Actor, reason: str = "") -> None:

@@ -150,6 +150,8 @@ def disconnect(user: User) -> None:
     """Disconnect a person's account at the provider. Raises `Conflict` if they would have no way to log in."""
     actor, target = Actor.of_user(user), ("user", str(user.pk))
     with log.attempt(actor=actor, action="provider.disconnect", target=target):
+        # The person before their accounts, as where one is connected.
+        user = User.objects.select_for_update().get(pk=user.pk)
         if not user.has_usable_password():
             raise Conflict("You have no password, so you could no longer log in.")
         for account in SocialAccount.objects.select_for_update().filter(user=user):
