@@ -4,6 +4,7 @@ Used by DRF (`exception_handler`), and by Django for requests that never reach a
 """
 
 import logging
+import sqlite3
 import sys
 from typing import Any
 
@@ -11,7 +12,13 @@ from django.core.exceptions import DisallowedHost, PermissionDenied, RequestData
 from django.db import DataError, InterfaceError, InternalError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.template.loader import render_to_string
-from psycopg.errors import ReadOnlySqlTransaction
+from psycopg.errors import (
+    DeadlockDetected,
+    LockNotAvailable,
+    QueryCanceled,
+    ReadOnlySqlTransaction,
+    SerializationFailure,
+)
 from rest_framework import exceptions
 from rest_framework.response import Response
 
@@ -85,6 +92,14 @@ def _as_pointsman_error(error: Exception) -> PointsmanError | None:
             return BodyTooLarge("The body is too large; the limit is 256 kB.")
         case DataError():
             return InvalidInput("A value is out of the range that can be stored.")
+        case OperationalError() if _gave_way(error):
+            logger.warning("the database refused a change in favour of another one (%s)", _first_line(error))
+            return Unavailable(
+                "Another change at the same moment was in the way, so nothing was changed; try again."
+            )
+        case OperationalError() if isinstance(error.__cause__, QueryCanceled):
+            logger.error("the database took too long (%s)", _first_line(error))
+            return Unavailable("The database took too long, so nothing was changed; try again.")
         case OperationalError() | InterfaceError():
             logger.error("the database could not be queried (%s)", _first_line(error))
             return Unavailable("The database cannot be reached at the moment; try again.")
@@ -94,6 +109,17 @@ def _as_pointsman_error(error: Exception) -> PointsmanError | None:
                 "The database is read-only at the moment, so nothing can be changed; try again."
             )
     return None
+
+
+def _gave_way(error: Exception) -> bool:
+    """Return whether the database chose another transaction over this one: a deadlock, or too long a wait for a lock.
+
+    SQLite has one lock, so there it is always the wait.
+    """
+    cause = error.__cause__
+    return isinstance(cause, DeadlockDetected | LockNotAvailable | SerializationFailure) or (
+        isinstance(cause, sqlite3.OperationalError) and "locked" in str(cause)
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """Faults of the database connection under a running server: it reports them, keeps serving, and recovers by itself."""
 
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -9,13 +10,16 @@ import psycopg
 import pytest
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.db import connection, connections
+from django.db import OperationalError, connection, connections, transaction
 from django.test import Client
+from psycopg.errors import DeadlockDetected, QueryCanceled, SerializationFailure
 
 from controlplane.access.actions import revoke_key
 from controlplane.access.keyring import Keyring
+from controlplane.audit import log
 from controlplane.core import clock, patience, threads
 from controlplane.core.actors import SYSTEM
+from controlplane.core.problems import as_problem
 from controlplane.core.threads import LoopThread
 from policies_app import actions
 from policies_app.fleet.buffer import FleetBuffer
@@ -202,6 +206,59 @@ def test_pages_say_that_the_database_is_away(served: Served, proxy: Proxy) -> No
             assert "The database cannot be reached at the moment" in refused.text
         proxy.heal()
         until(lambda: client.get("/console/").status_code == 302)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_change_that_is_in_the_way_of_another_says_so(client: Client) -> None:
+    """It was called a database that cannot be reached."""
+    person = User.objects.create_superuser("ann", password="a long password")
+    client.force_login(person)
+    client.raise_request_exception = False
+    held, answered = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        try:
+            with transaction.atomic():
+                log.locked_head()
+                held.set()
+                answered.wait(PATIENCE_S)
+        finally:
+            connection.close()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait(PATIENCE_S)
+    impatient = {"postgresql": "SET lock_timeout = '200ms'", "sqlite": "PRAGMA busy_timeout = 200"}
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(impatient[connection.vendor])
+        refused = client.post(
+            "/api/v1/environments", {"name": "another", "reason": "now"}, content_type="application/json"
+        )
+    finally:
+        answered.set()
+        holder.join()
+        connection.close()
+    assert (refused.status_code, refused["Retry-After"], refused.json()["code"]) == (503, "5", "unavailable")
+    assert "Another change at the same moment" in refused.json()["detail"]
+
+
+@pytest.mark.parametrize("cause", [DeadlockDetected, SerializationFailure])
+def test_so_does_one_that_the_database_rolled_back(cause: type[Exception]) -> None:
+    error = OperationalError("deadlock detected\nDETAIL: …")
+    error.__cause__ = cause()
+    problem, headers = as_problem(error)
+    assert problem is not None
+    assert (problem["status"], headers) == (503, {"Retry-After": "5"})
+    assert "Another change at the same moment" in problem["detail"]
+
+
+def test_a_query_that_takes_too_long_is_not_called_a_database_that_is_away() -> None:
+    error = OperationalError("canceling statement due to statement timeout")
+    error.__cause__ = QueryCanceled()
+    problem, _ = as_problem(error)
+    assert problem is not None
+    assert (problem["status"], "took too long" in problem["detail"]) == (503, True)
 
 
 @pytest.mark.django_db(transaction=True)
