@@ -1,9 +1,10 @@
 """Authentication for the admin API: a person with a session, or a script with an admin key."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.contrib.auth.models import AnonymousUser, User
-from django.db.models import Q
+from django.db import connection, transaction
+from django.db.models import Q, QuerySet
 from rest_framework.authentication import BaseAuthentication, SessionAuthentication
 from rest_framework.request import Request
 
@@ -50,8 +51,21 @@ def admin_key(text: str) -> Key:
         raise KeyRevoked(f"The account behind key {key.key_id} is no longer active.")
     stale = Q(last_used_at=None) | Q(last_used_at__lt=now - TOUCH_EVERY)
     if key.last_used_at is None or key.last_used_at < now - TOUCH_EVERY:
-        Key.objects.filter(stale, pk=key.pk).update(last_used_at=now)
+        note_used(Key.objects.filter(stale, pk=key.pk), now)
     return key
+
+
+def note_used(keys: QuerySet[Key], at: datetime) -> list[int]:
+    """Write when keys were last used, and return the primary keys of those written.
+
+    A key that somebody is just changing is skipped: a change may wait for long, and no request or router for this.
+    """
+    with transaction.atomic():
+        if connection.features.has_select_for_update_skip_locked:
+            keys = keys.select_for_update(skip_locked=True, no_key=True)
+        free = list(keys.order_by("pk").values_list("pk", flat=True))
+        Key.objects.filter(pk__in=free).update(last_used_at=at)
+    return free
 
 
 def actor_of(request: Request) -> Actor:
@@ -67,4 +81,4 @@ def _actor(key: Key) -> Actor:
     return Actor("key", key.key_id, key.words, None if key.user_id is None else str(key.user_id))
 
 
-__all__ = ["KeyAuthentication", "SessionAuthentication", "actor_of", "admin_key"]
+__all__ = ["KeyAuthentication", "SessionAuthentication", "actor_of", "admin_key", "note_used"]

@@ -167,8 +167,10 @@ class FleetBuffer:
         if len(self._partly_at) > 2 * MOST_BUFFERED:
             self._partly_at.clear()
 
-    def note_written(self, written: dict[RouterId, HeardRouter], keys: list[int], now: float) -> None:
-        self._used_at.update(dict.fromkeys(keys, now))
+    def note_used_keys(self, written: list[int], now: float) -> None:
+        self._used_at.update(dict.fromkeys(written, now))
+
+    def note_written(self, written: dict[RouterId, HeardRouter], now: float) -> None:
         for router, heard in written.items():
             if heard.late:
                 continue

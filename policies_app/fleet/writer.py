@@ -9,6 +9,7 @@ from typing import Any
 
 from django.db.models import F, Q
 
+from controlplane.access.authentication import note_used
 from controlplane.access.models import Key
 from controlplane.core import clock
 from controlplane.core.threads import LoopThread
@@ -59,10 +60,11 @@ def flush(buffer: FleetBuffer) -> None:
     except Exception:
         buffer.put_back(due)
         raise
-    Key.objects.filter(pk__in=keys).update(last_used_at=at)
-    buffer.note_written(due, keys, now)
+    buffer.note_written(due, now)
     # A router without a row is recorded with its next report.
     buffer.note_partly([router for router in partly if _note_partly(router, at)], now)
+    # Last, because nothing depends on it. A key that is left out is written after its next use.
+    buffer.note_used_keys(note_used(Key.objects.filter(pk__in=keys), at), now)
 
 
 def _note_partly(router: RouterId, at: datetime) -> bool:

@@ -4,8 +4,10 @@ from collections.abc import Callable
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection
 
 from controlplane.access import actions
+from controlplane.access.authentication import admin_key
 from controlplane.access.models import Key, Team
 from controlplane.audit.models import Entry
 from controlplane.core.actors import SYSTEM, Actor
@@ -65,6 +67,19 @@ def test_nobody_makes_a_key_for_a_deactivated_person(ann: User) -> None:
     with pytest.raises(Conflict):
         actions.rotate_key(key.key_id, actor=Actor.of_user(ann))
     assert _is_out_for_good(ann)
+
+
+def test_a_key_is_accepted_while_it_is_changed(ann: User) -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite locks no rows")
+    key, text = actions.issue_key("admin", "", "deploy", actor=SYSTEM, scopes=["operator"])
+    let_in: list[Key] = []
+    errors = behind_the_head(
+        lambda: actions.rotate_key(key.key_id, actor=SYSTEM),
+        lambda: let_in.append(admin_key(text)),
+        lambda: actions.create_team(f"{len(let_in)}-let-in", actor=SYSTEM),
+    )
+    assert (errors, Team.objects.get().name) == ([None] * 3, "1-let-in")
 
 
 def _invited(*teams: Team, by: Actor = SYSTEM) -> str:

@@ -7,14 +7,19 @@ from typing import Any
 
 import pytest
 import time_machine
+from django.db import connection
 
+from controlplane.access.actions import issue_key, rotate_key
+from controlplane.access.models import Key
 from controlplane.core import clock
+from controlplane.core.actors import SYSTEM
 from policies_app.fleet import listening, writer
 from policies_app.fleet.buffer import FleetBuffer
 from policies_app.fleet.listening import note_listening
 from policies_app.fleet.readback import has_left
 from policies_app.models import Listening, Router
 from tests.support import builders
+from tests.support.behind_the_head import behind_the_head
 
 pytestmark = pytest.mark.django_db
 
@@ -98,6 +103,32 @@ def test_an_older_poll_does_not_bring_back_a_router_that_left() -> None:
     here.polled(environment.pk, "job", "", environment.epoch, 1)
     writer.flush(here)
     assert not has_left(Router.objects.get(), clock.now())
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_key_that_is_just_changed_delays_no_row() -> None:
+    """A rotation that waited for the head of the audit log held the key's row, and the writer waited for that."""
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite locks no rows")
+    environment, buffer = builders.environment(), FleetBuffer()
+    rotated, other = (issue_key("router", environment.name, "a router", actor=SYSTEM)[0] for _ in range(2))
+    buffer.polled(environment.pk, "r-1", "", environment.epoch, 1)
+    buffer.used(rotated.pk)
+    buffer.used(other.pk)
+
+    def used() -> list[bool]:
+        return [Key.objects.get(pk=key.pk).last_used_at is not None for key in (rotated, other)]
+
+    meanwhile: list[object] = []
+    errors = behind_the_head(
+        lambda: rotate_key(rotated.key_id, actor=SYSTEM),
+        lambda: writer.flush(buffer),
+        lambda: meanwhile.append((Router.objects.count(), used())),
+    )
+    assert (errors, meanwhile) == ([None] * 3, [(1, [False, True])])
+    buffer.used(rotated.pk)
+    writer.flush(buffer)
+    assert used() == [True, True]
 
 
 @pytest.mark.django_db(transaction=True)  # an error closes the connection
