@@ -58,14 +58,14 @@ def make() -> Checkpoint | None:
 
 
 def _keep(head: Head) -> Checkpoint | None:
-    at = clock.now()
+    at, key = clock.now(), signing.private_key()  # read once: a rotation may replace it at any time
     note = notes.write(
         head.chain,
         head.seq,
         head.hash,
         chain.timestamp(at),
-        sign=signing.sign,
-        public=signing.public_bytes(),
+        sign=key.sign,
+        public=signing.public_of(key),
     )
     values = {"hash": head.hash, "note": note, "at": at}
     made, new = Checkpoint.objects.get_or_create(seq=head.seq, defaults=values)

@@ -103,11 +103,6 @@ def signers_id() -> str:
     return ids[0] if len(ids) == 1 else sha256(" ".join(ids).encode()).hexdigest()[:16]
 
 
-def sign(message: bytes) -> bytes:
-    """Return the 64-byte signature."""
-    return private_key().sign(message)
-
-
 def sign_snapshot(body: bytes) -> str:
     """Return the `Pointsman-Signature` header for a body's exact bytes before compression: one signature per key."""
     return ", ".join(_signature(key, SNAPSHOT_PREFIX + body) for key in private_keys())

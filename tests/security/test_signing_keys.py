@@ -1,17 +1,21 @@
 """Rotating the signing key disturbs no router, checkpoint or process."""
 
+import itertools
 import json
 import re
+import threading
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
 
-from controlplane.audit import checkpoints, log, tasks, verification
+from controlplane.audit import checkpoints, log, notes, tasks, verification
 from controlplane.audit.management import key_changes
-from controlplane.audit.models import Entry
+from controlplane.audit.models import Checkpoint, Entry, Head
 from controlplane.core import signing
 from controlplane.core.actors import SYSTEM
 from pointsman.errors import SnapshotRefused
@@ -136,6 +140,80 @@ def test_a_rotation_without_its_entry_changes_nothing(monkeypatch: Any) -> None:
 
 def _fails(**_: Any) -> None:
     raise RuntimeError
+
+
+def test_what_a_given_up_key_signed_meanwhile_stays_valid(monkeypatch: Any) -> None:
+    """Every process signs with the new key at once, and the entry of the rotation may fail after that."""
+    record, made = log.record, list[Checkpoint]()
+    record(actor=SYSTEM, action="test", target=("test", "1"))
+
+    def sign_and_fail(**_: Any) -> None:
+        monkeypatch.setattr(log, "record", record)
+        made.extend(filter(None, [checkpoints.make()]))
+        raise RuntimeError
+
+    monkeypatch.setattr(log, "record", sign_and_fail)
+    with pytest.raises(RuntimeError):
+        run("rotate", "--reason", "once a year")
+    (note,) = notes.read_all(made[0].note)
+    assert not notes.is_signed(note, [signing.public_bytes()])
+    assert notes.is_signed(note, signing.trusted_publics())
+
+
+def test_the_file_is_replaced_only_once_the_entry_can_be_written(monkeypatch: Any) -> None:
+    (old,), head, seen = published(), log.locked_head, []
+
+    def look() -> Any:
+        seen.append(published())
+        return head()
+
+    monkeypatch.setattr(log, "locked_head", look)
+    run("rotate", "--reason", "once a year")
+    assert seen == [[old]]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_two_rotations_at_once_one_is_refused(monkeypatch: Any) -> None:
+    """Both read one key, and the second overwrote the new key of the first."""
+    (old,), texts, both_read = published(), signing.private_texts, threading.Barrier(2)
+
+    def private_texts() -> list[str]:
+        found = texts()
+        with suppress(threading.BrokenBarrierError):
+            both_read.wait(0.5)
+        return found
+
+    monkeypatch.setattr(signing, "private_texts", private_texts)
+    refused: list[CommandError] = []
+
+    def rotate() -> None:
+        try:
+            run("rotate", "--reason", "once a year")
+        except CommandError as error:
+            refused.append(error)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=rotate) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(refused) == 1
+    assert published()[1:] == [old]
+    assert not key_changes.notice()
+
+
+def test_a_checkpoint_is_signed_by_the_key_that_it_names(monkeypatch: Any) -> None:
+    """The file may be replaced between any two reads."""
+    log.record(actor=SYSTEM, action="test", target=("test", "1"))
+    texts = [signing.new_private_text() for _ in range(2)]
+    reads = itertools.cycle(texts)
+    monkeypatch.setattr(signing, "kept", lambda *_: next(reads))
+    made = checkpoints.make()
+    monkeypatch.setattr(signing, "kept", lambda *_: "\n".join(texts))
+    assert made is not None
+    assert checkpoints.is_genuine(made, Head.objects.get().chain)
 
 
 def test_keys_from_the_settings_are_printed_for_the_operator(settings: Any) -> None:

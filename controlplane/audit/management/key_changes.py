@@ -20,12 +20,12 @@ UNKNOWN = "a key that is not here"
 
 def notice() -> bool:
     """Append an entry if the signing keys changed, and return whether it did. Safe to call concurrently."""
-    now = [signing.id_of(signing.public_of(key)) for key in signing.private_keys()]
-    if _recorded_keys() in (None, now):
+    if _recorded_keys() in (None, _present_keys()):
         return False
     with transaction.atomic():
-        log.locked_head()  # another process may have noticed the change at the same moment
-        told = _recorded_keys()
+        # Another process may have noticed the change at the same moment, or the command may just be making it.
+        log.locked_head()
+        told, now = _recorded_keys(), _present_keys()
         if told in (None, now):
             return False
         log.record(
@@ -37,6 +37,10 @@ def notice() -> bool:
             after={"keys": now},
         )
     return True
+
+
+def _present_keys() -> list[str]:
+    return [signing.id_of(signing.public_of(key)) for key in signing.private_keys()]
 
 
 def _where() -> str:
