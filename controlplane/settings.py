@@ -389,7 +389,7 @@ HELD_AFTER_MINUTES = env.int("HELD_AFTER_MINUTES", default=240, least=1)  # a ro
 # `smtp+tls://user:password@mail.example.org:587`; empty: no mail is sent.
 vars().update(_mail := env.email("EMAIL_URL", default=""))
 EMAIL_HOST_SET = bool(_mail)
-EMAIL_TIMEOUT = 10  # seconds
+EMAIL_TIMEOUT = 30  # seconds, for each answer of the server; `sending.MAIL_PATIENCE_S` is for all
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="pointsman@localhost")
 
 # --- Snapshots through a CDN: optional (docs/explanation/scaling.md) ------------------------------------------------

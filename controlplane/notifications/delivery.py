@@ -30,12 +30,15 @@ log = logging.getLogger(__name__)
 # attempt comes after some 28 hours; then the delivery is given up, and a person can resend it.
 PAUSES = (5, 30, 120, 600, 1_800, 3_600, 7_200, 14_400, 28_800, 43_200)
 SERIES = timedelta(seconds=sum(PAUSES))
-CLAIMED_S = 60  # an attempt takes far less
-AT_ONCE = 16  # concurrent attempts per process
-PASS_S = 20.0  # a pass starts no new attempts after this time
+CLAIMED_S = 60  # an attempt takes less (`sending`)
+AT_ONCE = 16  # concurrent attempts per process, of mail and of everything else
+# A pass starts no new attempts after this time. While it waits for mail, which may take longer, it starts others.
+PASS_S = 20.0
 # A time further in the future than we ever set was written by a clock that has been corrected since.
 SKEW = timedelta(seconds=5)
 LONGEST_REST = timedelta(seconds=PAUSES[3])
+
+_ANY, _IS_MAIL = Q(), Q(kind=Receiver.Kind.EMAIL)  # receivers
 
 
 def run_due(pass_s: float = PASS_S) -> int:
@@ -45,10 +48,14 @@ def run_due(pass_s: float = PASS_S) -> int:
     under_way: dict[Future[Outcome], Delivery] = {}
     with _event_loop() as loop:
         while True:
-            if time.monotonic() - began < pass_s:
-                for delivery in _claim(under_way.values(), AT_ONCE - len(under_way)):
-                    under_way[_begin(delivery, loop)] = delivery
-                    made += 1
+            is_early = time.monotonic() - began < pass_s
+            mail, others = _mail_and_others(under_way.values())
+            claimed = _claim(mail, AT_ONCE - len(mail), _IS_MAIL) if is_early else []
+            if is_early or mail:
+                claimed += _claim(others, AT_ONCE - len(others), ~_IS_MAIL)
+            for delivery in claimed:
+                under_way[_begin(delivery, loop)] = delivery
+            made += len(claimed)
             if not under_way:
                 return made
             done, _ = wait(under_way, timeout=1.0, return_when=FIRST_COMPLETED)
@@ -70,13 +77,22 @@ def _event_loop() -> Iterator[asyncio.AbstractEventLoop]:
         loop.close()
 
 
-def _claim(under_way: Iterable[Delivery], room: int) -> list[Delivery]:
-    """Claim a due delivery of each receiver without a current attempt, at most `room` of them: the oldest, but first
-    one that a person has sent."""
+def _mail_and_others(deliveries: Iterable[Delivery]) -> tuple[list[Delivery], list[Delivery]]:
+    kinds: tuple[list[Delivery], list[Delivery]] = [], []
+    for delivery in deliveries:
+        kinds[delivery.receiver.kind != Receiver.Kind.EMAIL].append(delivery)
+    return kinds
+
+
+def _claim(under_way: Iterable[Delivery], room: int, kind: Q = _ANY) -> list[Delivery]:
+    """Claim a due delivery of each receiver (of this kind) without a current attempt, at most `room` of them: the
+    oldest, but first one that a person has sent."""
     now = clock.now()
     busy = {delivery.receiver_id for delivery in under_way}
     rested = Q(rests_until=None) | Q(rests_until__lte=now) | Q(rests_until__gt=now + LONGEST_REST)
-    free = Receiver.objects.filter(rested, enabled=True).exclude(pk__in=_claimed(now).values("receiver"))
+    free = Receiver.objects.filter(rested, kind, enabled=True).exclude(
+        pk__in=_claimed(now).values("receiver")
+    )
     from_the_future = Q(attempts=0, due_at__gt=now + SKEW) | Q(attempted_at__gt=now + SKEW)
     due = Delivery.objects.filter(Q(due_at__lte=now) | from_the_future, state=Delivery.State.WAITING)
     waited_for = due.filter(receiver__in=free.exclude(pk__in=busy)).order_by()
@@ -156,6 +172,8 @@ def _keep(delivery: Delivery, outcome: Outcome) -> None:
         log.warning("gave up delivering a notification to %s: %s", delivery.receiver, outcome.answer)
     else:
         mine.update(due_at=now + pause, **values)
+    if outcome.unknown:  # a mail server that is slow to confirm does not fail
+        return
     rest = timedelta(seconds=PAUSES[min(delivery.receiver.failures, 3)])
     receiver.update(failures=F("failures") + 1, rests_until=now + rest)
     _give_up_backlog(delivery.receiver, now)
@@ -177,7 +195,14 @@ def _give_up_backlog(receiver: Receiver, now: datetime) -> None:
 
 
 def _pause(delivery: Delivery, outcome: Outcome) -> timedelta | None:
-    """Return the time until the next attempt; None if there is none."""
+    """Return the time until the next attempt; None if there is none.
+
+    A message that the receiver may have is repeated, because it must not be lost, but after the longest pause, and not
+    beyond the time of a series: three copies at most.
+    """
+    if outcome.unknown:
+        pause = timedelta(seconds=PAUSES[-1])
+        return pause if clock.now() + pause < delivery.notification.at + SERIES else None
     if outcome.final or delivery.attempts > len(PAUSES):
         return None
     seconds = PAUSES[delivery.attempts - 1] * random.uniform(1.0, 1.2)  # noqa: S311 — not security-relevant

@@ -1,28 +1,36 @@
-"""One delivery attempt, limited to `PATIENCE_S` whatever the receiver does.
+"""One delivery attempt, limited to `PATIENCE_S` (mail: `MAIL_PATIENCE_S`) whatever the receiver does.
 
 It runs on its own event loop and does not use the database. A receiver that does not answer, sends byte by byte or
 sends endlessly delays only its own delivery.
 """
 
 import asyncio
+import smtplib
+import socket
 import ssl
-from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import cache, partial
+from typing import Any, TypeVar
 
 import httpx
-from django.core.mail import EmailMessage
+from django.core.mail import EmailMessage, get_connection
+from django.core.mail.backends.smtp import EmailBackend
 
 from controlplane.notifications import destinations
 
 PATIENCE_S = 10.0  # for the whole attempt: name resolution, connection, TLS, response
+# Mail servers check a message before they answer. Shorter than a claim (`delivery.CLAIMED_S`): after that, another
+# process would send the same mail.
+MAIL_PATIENCE_S = 45.0
 READ_BYTES = 4_096  # the most read of a response
 KEPT = 500  # characters of the response that are kept for display
 USER_AGENT = "Pointsman-Notifications/1"
-# Threads for name lookups and mail, which nobody waits for longer than PATIENCE_S.
-_threads = ThreadPoolExecutor(16, thread_name_prefix="notify")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,24 +51,24 @@ class Mail:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The result of an attempt. `final` means that retrying is useless. `status` is the HTTP status, if there was a
-    response."""
+    """The result of an attempt. `final` means that retrying is useless, `unknown` that the receiver may have the
+    message. `status` is the HTTP status, if there was a response."""
 
     delivered: bool
     answer: str
     status: int | None = None
     retry_after: int | None = None  # seconds, as requested by the receiver
     final: bool = False
+    unknown: bool = False
 
 
 async def attempt(message: Post | Mail) -> Outcome:
-    """Send the message. Never raises, and ends within `PATIENCE_S`."""
-    send: Callable[[], Awaitable[Outcome]] = (
-        partial(_post, message) if isinstance(message, Post) else partial(_mail, message)
-    )
+    """Send the message. Never raises, and ends within its time limit."""
     try:
+        if isinstance(message, Mail):
+            return await _mail(message)
         async with asyncio.timeout(PATIENCE_S):
-            return await send()
+            return await _post(message)
     except TimeoutError:
         return Outcome(False, f"no complete answer within {PATIENCE_S:g} s")
     except destinations.DestinationRefused as error:
@@ -71,8 +79,7 @@ async def attempt(message: Post | Mail) -> Outcome:
 
 async def _post(message: Post) -> Outcome:
     destination = destinations.read(message.url)
-    loop = asyncio.get_running_loop()
-    address = await loop.run_in_executor(_threads, destinations.resolved, destination)
+    address = await _in_a_thread(lambda: destinations.resolved(destination), "notify-lookup")
     headers = {**message.headers, "host": destination.authority, "user-agent": USER_AGENT}
     request = httpx.Request(
         "POST",
@@ -125,12 +132,126 @@ def _retry_after(response: httpx.Response) -> int | None:
         return None
 
 
-async def _mail(message: Mail) -> Outcome:
-    mail = EmailMessage(message.subject, message.text, to=[message.to])
-    await asyncio.get_running_loop().run_in_executor(_threads, mail.send)
-    return Outcome(True, "handed to the mail server")
+async def _in_a_thread(work: Callable[[], T], name: str) -> T:
+    """Run work that blocks in a thread of its own.
+
+    An attempt that has given up leaves the thread behind, so a pool would fill up, and an executor's threads would
+    keep the process from ending. A lookup ends with the resolver's own limits, mail when its connection is ended.
+    """
+    done: Future[T] = Future()
+
+    def run() -> None:
+        if not done.set_running_or_notify_cancel():
+            return
+        try:
+            result = work()
+        except BaseException as error:
+            done.set_exception(error)
+        else:
+            done.set_result(result)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return await asyncio.wrap_future(done)
 
 
 @cache
 def _tls() -> ssl.SSLContext:
     return httpx.create_ssl_context(trust_env=False)
+
+
+# --- mail -----------------------------------------------------------------------------------------------
+
+
+async def _mail(message: Mail) -> Outcome:
+    """Hand the mail over. The connection is ended after `MAIL_PATIENCE_S`, so that its thread ends, too."""
+    line = Line()
+    try:
+        async with asyncio.timeout(MAIL_PATIENCE_S):
+            await _in_a_thread(lambda: _send(message, line), "notify-mail")
+    except Exception as error:
+        if line.is_accepted:  # what fails afterwards is only the goodbye
+            pass
+        elif line.is_unknown:
+            answer = (
+                f"The mail server got the message, but did not confirm it: {error or 'it took too long'}."
+            )
+            return Outcome(False, answer[:KEPT], unknown=True)
+        elif isinstance(error, TimeoutError):
+            return Outcome(False, f"no complete answer within {MAIL_PATIENCE_S:g} s")
+        else:
+            raise
+    finally:
+        line.cut()
+    return Outcome(True, "handed to the mail server")
+
+
+class Line:
+    """One connection to the mail server, which another thread can end, and what is known about the message.
+
+    `EMAIL_TIMEOUT` limits each wait for the server, not all of them: one that sends a byte now and then would keep the
+    thread for ever.
+
+    `is_accepted`: the server took it over. `is_unknown`: it may have got the whole message, but has not answered.
+    """
+
+    def __init__(self) -> None:
+        self.is_accepted = self.is_unknown = False
+        self._is_cut = False
+        self._smtp: smtplib.SMTP | None = None
+
+    def cut(self) -> None:
+        """End the connection, so that the thread that sends ends too. Any thread may call this, at any time."""
+        self._is_cut = True  # for a connection that is just being made
+        if self._smtp is not None and self._smtp.sock is not None:
+            with suppress(OSError):
+                # Not the method of an SSL socket: that would take its state away from the thread that reads.
+                socket.socket.shutdown(self._smtp.sock, socket.SHUT_RDWR)
+
+    def hold(self, smtp: smtplib.SMTP) -> None:
+        self._smtp = smtp
+
+    def check(self) -> None:
+        if self._is_cut:
+            raise smtplib.SMTPServerDisconnected("Given up.")
+
+
+def _send(mail: Mail, line: Line) -> None:
+    """Hand it to the mail server, and raise what Django's backend raises. A backend without SMTP (in tests) has no line."""
+    backend = get_connection()
+    if isinstance(backend, EmailBackend):
+        backend = _Backend(line)
+    EmailMessage(mail.subject, mail.text, to=[mail.to], connection=backend).send()
+
+
+class _Backend(EmailBackend):
+    def __init__(self, line: Line) -> None:
+        super().__init__()
+        self._line = line
+
+    @property
+    def connection_class(self) -> Any:
+        return partial(_TlsConnection if self.use_ssl else _Connection, self._line)
+
+
+class _Connection(smtplib.SMTP):
+    def __init__(self, line: Line, *given: Any, **named: Any) -> None:
+        self._line = line
+        line.hold(self)
+        super().__init__(*given, **named)  # connects
+
+    def getreply(self) -> tuple[int, bytes]:
+        self._line.check()
+        code, answer = super().getreply()
+        if code == 354:  # "go on": from now until its answer, nobody knows whether it has the message
+            self._line.is_unknown = True
+        return code, answer
+
+    def data(self, msg: Any) -> tuple[int, bytes]:
+        code, answer = super().data(msg)
+        self._line.is_unknown = code < 0  # something that is no answer
+        self._line.is_accepted = code == 250
+        return code, answer
+
+
+class _TlsConnection(_Connection, smtplib.SMTP_SSL):
+    pass

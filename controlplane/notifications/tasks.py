@@ -5,7 +5,8 @@ from celery import shared_task
 from controlplane.notifications import delivery, outbox
 
 
-@shared_task(soft_time_limit=60, time_limit=75)
+# A pass, then the longest mail, then the longest webhook that was begun meanwhile.
+@shared_task(soft_time_limit=90, time_limit=105)
 def deliver() -> int:
     """Attempt the deliveries that are due."""
     return delivery.run_due()
