@@ -7,6 +7,7 @@ Each periodic job is one thin task in its app's `tasks.py`, with its own time li
 """
 
 import os
+import sys
 import time
 from typing import Any
 
@@ -81,3 +82,21 @@ def run_later(path: str) -> None:
 def _keep_logging(**kwargs: Any) -> None:
     """Keep the logging configured in the settings. Connecting this signal stops Celery from installing its own
     handlers."""
+
+
+@signals.worker_init.connect  # type: ignore[untyped-decorator]
+@signals.beat_init.connect  # type: ignore[untyped-decorator]
+def _refuse_to_start(**kwargs: Any) -> None:
+    """Refuse what `serve` refuses, with the same sentence. Celery ignores what the system checks find."""
+    from django.core.management.base import BaseCommand, CommandError
+    from django.db import connections
+
+    from controlplane.core import tables
+
+    try:
+        BaseCommand().check()
+        tables.refuse_unfit()
+    except CommandError as refusal:
+        sys.exit(str(refusal))
+    finally:
+        connections.close_all()

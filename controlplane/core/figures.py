@@ -24,9 +24,16 @@ class DatabaseFigures(Collector):
         raise NotImplementedError
 
     def refresh(self) -> None:
-        """Read the values again. If that fails, drop the old ones and raise."""
-        self._last = ()
-        self._last = self.read()
+        """Read the values again. If that fails, drop the old ones and raise.
+
+        They are replaced only afterwards: a read may take seconds, and an alert starts anew at each scrape without a
+        series.
+        """
+        try:
+            self._last = self.read()
+        except Exception:
+            self._last = ()
+            raise
 
     def collect(self) -> Iterable[Metric]:
         return self._last

@@ -39,6 +39,17 @@ def limit(sender: Any, connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
         raw.wait = partial(_wait, raw)
 
 
+def lift(connection: BaseDatabaseWrapper) -> None:
+    """Let this connection's statements run, and wait for locks, without a time limit: a migration may take hours."""
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0"
+            )
+        raw: Any = connection.connection
+        raw.wait = partial(type(raw).wait, raw)
+
+
 def _wait(
     raw: "psycopg.Connection[Any]", generator: Any, interval: float = 0.1, timeout: float | None = None
 ) -> Any:

@@ -17,7 +17,7 @@ from controlplane.core import clock, strictjson
 from controlplane.core.errors import NotFound, PointsmanError, Unauthenticated, Unavailable
 from controlplane.server import guards
 from controlplane.server.bodies import Bodies
-from controlplane.server.health import Health
+from controlplane.server.health import FiguresThread, Health
 from controlplane.server.messages import Answer
 from controlplane.server.metrics import ProcessFigures
 from controlplane.web.replies import Reply, Request, json_reply, parameters, problem
@@ -80,6 +80,7 @@ class Gateway:
                 "ingest": self.ingest.age,
             }
         )
+        self._figures_thread = FiguresThread()
         self._probes: dict[str, Callable[[Request], Reply]] = {
             "/healthz": lambda request: self.health.alive(),
             "/readyz": self._readiness,
@@ -95,6 +96,7 @@ class Gateway:
         self._fleet_writer.start()
         self.ingest.start()
         self.health.start()
+        self._figures_thread.start()
         answered = {
             path.removeprefix(PREFIX): endpoint.answered for path, endpoint in self._endpoints.items()
         }
@@ -119,7 +121,15 @@ class Gateway:
         self.drain()
         if self._figures is not None:
             REGISTRY.unregister(self._figures)
-        for part in (self.ingest, self._samples, self._watcher, self._fleet_writer, self.health):
+        parts = (
+            self.ingest,
+            self._samples,
+            self._watcher,
+            self._fleet_writer,
+            self.health,
+            self._figures_thread,
+        )
+        for part in parts:
             await asyncio.to_thread(part.stop)
 
     @property

@@ -5,7 +5,8 @@
            stopped engine is no reason to take every gateway out of service.
 /metrics   Prometheus text: metrics of this process and of the database. Meant for an internal network.
 
-A thread runs the slow checks. A response shows their last results, and how long a check has had none.
+A thread runs the slow checks, another reads the database's metrics. A response shows the last results, and how long a
+check has had none.
 """
 
 import time
@@ -15,19 +16,18 @@ from dataclasses import dataclass
 from django.conf import settings
 from django.core.cache import caches
 from django.db import connection
-from django.db.migrations.executor import MigrationExecutor
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 
 from controlplane.audit import log, triggers
 from controlplane.audit.models import Checkpoint, Head
-from controlplane.core import clock, figures, heartbeats, signing
-from controlplane.core.program import command
+from controlplane.core import clock, figures, heartbeats, signing, tables
 from controlplane.core.threads import LoopThread
 from controlplane.web.replies import Reply, json_reply
 
 CHECK_S = 2.0
 SELDOM_S = 60.0  # interval of checks whose result changes only with a deployment
+REST = 4  # how many times longer than a read of the figures takes the pause after it is, at least
 UNSEEN_S = 30.0  # a check without a result for this long counts as failed
 INFORMATIVE = frozenset({"redis"})  # reported but not required: without Redis, processes poll the database
 
@@ -75,7 +75,7 @@ class Health(LoopThread):
         self._ages = ages
         self._checks = {
             "database": Check(_database),
-            "migrations": Check(_migrations, SELDOM_S),
+            "migrations": Check(tables.unfit, SELDOM_S),
             "append_only": Check(_append_only, SELDOM_S),
             "redis": Check(_redis),
             "engine": Check(_engine),
@@ -85,7 +85,6 @@ class Health(LoopThread):
     def round(self) -> float:
         for check in self._checks.values():
             check.refresh()
-        figures.refresh()
         return CHECK_S
 
     # --- the answers ----------------------------------------------------------------------------------
@@ -108,6 +107,19 @@ class Health(LoopThread):
         return Reply(200, [(b"content-type", CONTENT_TYPE_LATEST.encode()), length], body)
 
 
+class FiguresThread(LoopThread):
+    """Reads the metrics that only the database knows. One per process, apart from the checks: with many routers it
+    takes seconds, and readiness must not wait for it."""
+
+    def __init__(self) -> None:
+        super().__init__("figures")
+
+    def round(self) -> float:
+        began = time.monotonic()
+        figures.refresh()
+        return max(CHECK_S, REST * (time.monotonic() - began))
+
+
 def _freshness(age: float | None) -> str:
     if age is None:
         return "not started yet"
@@ -117,12 +129,6 @@ def _freshness(age: float | None) -> str:
 def _database() -> str:
     clock.now()
     return ""
-
-
-def _migrations() -> str:
-    executor = MigrationExecutor(connection)
-    left = executor.migration_plan(executor.loader.graph.leaf_nodes())
-    return f"{len(left)} migrations are not applied: run `{command('migrate')}`" if left else ""
 
 
 def _append_only() -> str:

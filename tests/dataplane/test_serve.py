@@ -3,16 +3,12 @@
 import os
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
-import psycopg
 import pytest
 from django.conf import settings
 from django.core.management import CommandError, call_command
@@ -21,7 +17,7 @@ from django.db import connection, transaction
 from controlplane.core import clock
 from controlplane.core.models import Heartbeat
 from controlplane.server import process
-from tests.support.plane import PATIENCE_S, Served, Server, process_environment, until
+from tests.support.plane import PATIENCE_S, Served, Server, until
 from tests.support.services import free_port
 
 
@@ -102,34 +98,6 @@ def test_the_host_may_be_a_name() -> None:
     assert process.resolved("localhost", 80) in ("127.0.0.1", "::1")
     with pytest.raises(OSError, match="not known"):
         process.resolved("no-such-host.invalid", 80)
-
-
-@pytest.fixture
-def empty_database(transactional_db: None, tmp_path: Path) -> Iterator[str]:
-    """Return the URL of an empty database of the kind under test."""
-    if connection.vendor == "sqlite":
-        yield f"sqlite:///{tmp_path / 'empty.sqlite3'}"
-        return
-    address = process_environment()["DATABASE_URL"]
-    name = f"empty_{os.getpid()}"
-    with psycopg.connect(address, autocommit=True) as administrator:
-        administrator.execute(f"CREATE DATABASE {name} TEMPLATE template0")
-        yield f"{address.rpartition('/')[0]}/{name}"
-        administrator.execute(f"DROP DATABASE {name} WITH (FORCE)")
-
-
-def test_an_unmigrated_database_is_reported_in_a_sentence(empty_database: str, tmp_path: Path) -> None:
-    """F19: nothing else is printed, no traceback for each thread that finds a table missing."""
-    environment = process_environment(DATABASE_URL=empty_database, POINTSMAN_VAR=str(tmp_path), REDIS_URL="")
-    command = [sys.executable, "manage.py", "serve", "--port", str(free_port())]
-    done = subprocess.run(
-        command, cwd=settings.BASE_DIR, env=environment, capture_output=True, text=True, timeout=PATIENCE_S
-    )
-    assert done.returncode != 0
-    assert "Run `manage.py migrate` first." in done.stderr
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-    assert done.stdout == ""
 
 
 def test_it_serves_a_page_while_clients_do_not_read(served: Served) -> None:

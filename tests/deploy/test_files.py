@@ -21,7 +21,7 @@ from tests.support.sources import ROOT
 COMMANDS = {
     "serve": "controlplane",
     "setup_instance": "policies_app",
-    "migrate": "django.core",
+    "migrate": "controlplane",
     "collectstatic": "django.contrib.staticfiles",
 }
 PROCESSES = deployment.processes()

@@ -7,12 +7,11 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError, connection, connections
-from django.db.migrations.executor import MigrationExecutor
+from django.db import DatabaseError, connections
 
 from controlplane.audit.management import key_changes
+from controlplane.core import tables
 from controlplane.core.context import request_context
-from controlplane.core.program import command
 from controlplane.server import process
 
 logger = logging.getLogger(__name__)
@@ -42,7 +41,7 @@ class Command(BaseCommand):
             raise CommandError(
                 "SQLite allows one writer: serve with one worker, or set DATABASE_URL to a PostgreSQL database."
             )
-        _refuse_unmigrated()
+        tables.refuse_unfit()
         _notice_other_keys()
         connections.close_all()  # workers must not share connections
         try:
@@ -61,20 +60,3 @@ def _notice_other_keys() -> None:
     with suppress(DatabaseError), request_context(source="command serve"):
         if key_changes.notice():
             logger.warning("the signing keys changed; see the audit log")
-
-
-def _refuse_unmigrated() -> None:
-    """Refuse to start with missing migrations: one sentence instead of a traceback for each thread.
-
-    An unreachable database does not prevent the start: the gateway waits for it.
-    """
-    try:
-        executor = MigrationExecutor(connection)
-        left = executor.migration_plan(executor.loader.graph.leaf_nodes())
-    except DatabaseError:
-        return
-    if left:
-        raise CommandError(
-            f"The database is not up to date: {len(left)} migrations have not been applied. "
-            f"Run `{command('migrate')}` first."
-        )

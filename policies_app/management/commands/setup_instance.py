@@ -5,6 +5,7 @@ from typing import Any
 from django.core.management.base import BaseCommand
 
 from controlplane.access import first_admin
+from controlplane.core import tables
 from controlplane.core.actors import SYSTEM
 from controlplane.core.context import request_context
 from controlplane.core.program import command
@@ -21,6 +22,7 @@ class Command(BaseCommand):
     )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        tables.refuse_unfit()
         with request_context(source="command setup_instance"):
             if password := first_admin.make_first_admin():
                 # At once: it is stored nowhere, and what follows may fail.
