@@ -1,16 +1,9 @@
 #!/usr/bin/env python
 """Django's command line: `python manage.py help` lists the commands."""
 
-import os
 import sys
 
-
-def main() -> None:
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
-    from django.core.management import execute_from_command_line
-
-    execute_from_command_line(sys.argv)
-
+from controlplane.core.program import run
 
 if __name__ == "__main__":
-    main()
+    run(sys.argv)

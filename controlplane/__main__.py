@@ -1,8 +1,9 @@
 """Entry point of `pointsman-server` and `python -m controlplane`: the `manage.py` commands without a checkout."""
 
-import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
+
+from controlplane.core.program import run
 
 
 def main() -> None:
@@ -13,11 +14,8 @@ def main() -> None:
         except PackageNotFoundError:
             print("pointsman-server, not installed: run from a checkout")
         return
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
-    from django.core.management import execute_from_command_line
-
     # Given a module path as argv[0], Django would call itself `python -m django` in its help texts.
-    execute_from_command_line(["pointsman-server", *sys.argv[1:]])
+    run(["pointsman-server", *sys.argv[1:]])
 
 
 if __name__ == "__main__":

@@ -12,10 +12,14 @@ import time
 from typing import Any
 
 from celery import Celery, Task, signals
+from django.conf import settings
 
+from controlplane.core.program import settings_refused
 from controlplane.core.schedule import ENGINE, TABLE, job
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
+with settings_refused():
+    _ = settings.DEBUG  # the first access loads them
 
 
 TURN = "pointsman_turn"  # header of the messages that beat sends

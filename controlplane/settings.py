@@ -114,6 +114,8 @@ TEMPLATES = [
 ]
 
 # --- Database -----------------------------------------------------------------------------------------
+connection_s = env.int("DATABASE_CONN_MAX_AGE", default=60)  # seconds; checked for SQLite, too
+statement_s = env.int("DATABASE_STATEMENT_TIMEOUT", default=30, least=1)  # seconds; none for `migrate`
 DATABASES = {"default": env.db("DATABASE_URL", default=f"sqlite:///{VAR_DIR / 'pointsman.sqlite3'}")}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     if DATABASES["default"]["NAME"] != ":memory:":
@@ -130,11 +132,9 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
         ),
     }
 else:
-    DATABASES["default"]["CONN_MAX_AGE"] = env.int("DATABASE_CONN_MAX_AGE", default=60)  # seconds
-    DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+    DATABASES["default"] |= {"CONN_MAX_AGE": connection_s, "CONN_HEALTH_CHECKS": True}
     # Every wait is limited: for the connection, a statement, a lock, and a host that vanished silently. A client idle
     # in a transaction is presumed dead: until the server ends it, it holds its locks and blocks every change.
-    statement_s = env.int("DATABASE_STATEMENT_TIMEOUT", default=30, least=1)  # seconds; none for `migrate`
     given = DATABASES["default"].get("OPTIONS", {})
     DATABASES["default"]["OPTIONS"] = {
         "connect_timeout": 5,  # seconds
@@ -155,7 +155,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # --- Redis, Celery: optional --------------------------------------------------------------------------
 # With Redis: change notifications between processes, the Celery broker, rate limits shared by all processes. Without:
 # each process polls the database, and the embedded runner runs the periodic jobs.
-REDIS_URL = env.str("REDIS_URL", default="")
+REDIS_URL = env.redis("REDIS_URL")
 CELERY_BROKER_URL = broker(REDIS_URL)
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # wait for an unreachable broker without limit
@@ -373,7 +373,7 @@ CLOCK = "database"  # "process" only in tests that travel in time
 POLL_INTERVAL_MS = env.int("POINTSMAN_POLL_INTERVAL_MS", default=10_000)  # the poll interval sent to routers
 HOST = env.str("HOST", default="127.0.0.1")
 PORT = env.int("PORT", default=8000, most=65_535)
-WORKERS = env.int("WORKERS", default=1, least=1)  # server processes; more than one needs PostgreSQL
+WORKERS = env.int("WORKERS", default=1, least=1, most=1_000)  # server processes; over one needs PostgreSQL
 MAX_WAITERS_PER_KEY = env.int("POINTSMAN_MAX_WAITERS_PER_KEY", default=10_000, least=1)  # per process
 # Days to keep outcomes by endpoint, rule and model; totals by arm and feedback. Routers may report a week late.
 OUTCOME_RETENTION_DAYS = env.int("POINTSMAN_OUTCOME_RETENTION_DAYS", default=90, least=9, most=36_500)

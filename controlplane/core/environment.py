@@ -8,11 +8,12 @@ these.
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
+DATABASES = ("django.db.backends.sqlite3", "django.db.backends.postgresql")
 _NOTSET = environ.Env.NOTSET
 _TRUE = frozenset(("true", "on", "ok", "yes", "y", "t"))
 _FALSE = frozenset(("false", "off", "no", "n", "f"))
@@ -57,14 +58,23 @@ class Environment(environ.FileAwareEnv):  # type: ignore[misc]
         url = self.get_value(var, default=default)
         try:
             # Without a known scheme, django-environ would print a warning with the password, and return nothing.
-            scheme, colon, _ = url.partition("://")
+            scheme, colon, rest = url.partition("://")
             known = colon and scheme in self.DB_SCHEMES
+            # `sqlite://x.sqlite3` would be a database in memory: what follows two slashes is a host.
+            known = known and not (scheme == "sqlite" and rest and not rest.startswith(("/", ":memory:")))
             found: dict[str, Any] = self.db_url_config(url, engine=engine) if known else {}
         except ValueError:
             found = {}
+        wrong = ""
         if not found:
+            wrong = "is not the address of a database"
+        elif found["ENGINE"] not in DATABASES:
+            wrong = f"begins with {scheme}://, and only SQLite and PostgreSQL are supported"
+        elif not found["NAME"] and "service" not in found.get("OPTIONS", {}):
+            wrong = "does not name a database"
+        if wrong:
             raise ImproperlyConfigured(
-                f"{var} is not the address of a database: use sqlite:///path or postgres://user:password@host/name, "
+                f"{var} {wrong}: use sqlite:///path or postgres://user:password@host/name, "
                 "with a / in the password as %2F."
             )
         return found
@@ -87,6 +97,16 @@ class Environment(environ.FileAwareEnv):  # type: ignore[misc]
                 "password as %2F."
             )
         return found
+
+    def redis(self, var: str) -> str:
+        """Return an address that redis-py and Celery can use, or ""."""
+        url: str = self.get_value(var, default="")
+        if url and not _is_redis(url):
+            raise ImproperlyConfigured(
+                f"{var} is not a Redis URL: use redis://host:6379/0 or unix:///path?db=0, with a / in the password "
+                "as %2F."
+            )
+        return url
 
     def _text(self, var: str) -> str | None:
         """Return the value, or None if it is not set."""
@@ -112,6 +132,26 @@ class Environment(environ.FileAwareEnv):  # type: ignore[misc]
                 "name. Choose a value that begins with another character."
             )
         return found
+
+
+def url_parts(url: str) -> SplitResult | None:
+    """Return the parts of a URL, or None if it has no such parts, for example a port that is not a number."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return None
+    return parts
+
+
+def _is_redis(url: str) -> bool:
+    """Return whether both libraries can use it: redis-py ignores a database that is not a number, and Celery's workers
+    end with a traceback."""
+    parts = url_parts(url)
+    if parts is None or parts.scheme == "unix":
+        return parts is not None and bool(parts.path)
+    database = parts.path.removeprefix("/") or "0"
+    return parts.scheme in ("redis", "rediss") and bool(parts.hostname) and database.isdecimal()
 
 
 def broker(redis_url: str) -> str | None:

@@ -1,32 +1,40 @@
 """System checks: reject at startup what cannot work. Run by `manage.py check [--deploy]`.
 
 E001  the signing key cannot be read          E005  PostgreSQL is older than 14
-E002  the instance's directory is read-only   E006  REDIS_URL is not a Redis URL
-E003  the database is neither SQLite nor PostgreSQL
-E004  SQLite is older than 3.35               E008  SNAPSHOT_BUCKET is set, its packages are missing
-E007  the poll interval is out of range       E020  OIDC_ISSUER is set without a client, or is not a URL
-E009  TRUSTED_PROXIES or METRICS_ADDRESSES has an invalid address
+E002  the instance's directory is read-only   E007  the poll interval is out of range
+E003  the SQLite file cannot be written       E008  SNAPSHOT_BUCKET is set, its packages are missing
+E004  SQLite is older than 3.35               E009  TRUSTED_PROXIES or METRICS_ADDRESSES has an invalid address
 E010  WEBHOOK_ALLOWED has an entry that no webhook can match
-                                              W001  an append-only trigger is missing
-                                              W002  people log in over plain HTTP (--deploy)
+E011  SECRET_KEY is empty or a placeholder    E012  ALLOWED_HOSTS has an entry that no host name can match
+E014  DEFAULT_FROM_EMAIL is not an address    E013  another setting is not the URL that it has to be
+E020  OIDC_ISSUER is set without a client, or is not a URL
+W001  an append-only trigger is missing       W002  people log in over plain HTTP (--deploy)
+W003  SECRET_KEY is short
 """
 
 import os
 import sqlite3
 from collections.abc import Sequence
+from email.utils import parseaddr
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
+from django.http.request import split_domain_port
 
 from controlplane.audit import triggers
 from controlplane.core import signing
+from controlplane.core.environment import url_parts
 from controlplane.notifications import destinations
 from controlplane.server import proxies
+from pointsman.plurals import counted
 
+PLACEHOLDERS = ("change-me", "changeme")  # the first in deploy/*/pointsman.env.example
+SHORTEST_SECRET = 32  # characters
 OLDEST_SQLITE = (3, 35)  # RETURNING
 OLDEST_POSTGRESQL = 140_000
 
@@ -56,36 +64,99 @@ def _read_only(what: str) -> CheckMessage:
 
 
 @register()
-def check_database_kind(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    engine = settings.DATABASES["default"]["ENGINE"]
-    if engine.rpartition(".")[2] not in ("sqlite3", "postgresql"):
+def check_secret_key(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    key = settings.SECRET_KEY.strip()
+    hint = 'python -c "import secrets; print(secrets.token_urlsafe(50))" generates one.'
+    if not key or key.lower() in PLACEHOLDERS:
+        what = "the placeholder of an example" if key else "empty"
         return [
-            Error(
-                f"The database {engine} is not supported.",
-                hint="Set DATABASE_URL to sqlite:///… or postgres://….",
-                id="pointsman.E003",
-            )
+            Error(f"SECRET_KEY is {what}: anybody could sign in as anybody.", hint=hint, id="pointsman.E011")
         ]
-    if engine.endswith("sqlite3") and sqlite3.sqlite_version_info < OLDEST_SQLITE:
+    if len(key) < SHORTEST_SECRET:
         return [
-            Error(
-                f"SQLite {sqlite3.sqlite_version} is too old; 3.35 or newer is needed.", id="pointsman.E004"
+            Warning(
+                f"SECRET_KEY has {counted(len(key), 'character')}: below {SHORTEST_SECRET} it can be guessed.",
+                hint=f"{hint} Put the old one into SECRET_KEY_FALLBACKS.",
+                id="pointsman.W003",
             )
         ]
     return []
 
 
 @register()
-def check_redis_url(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    if settings.REDIS_URL and not settings.REDIS_URL.startswith(("redis://", "rediss://", "unix://")):
+def check_hosts(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    return [
+        Error(
+            f"ALLOWED_HOSTS: {text[:80]!r} is not the name of a host.",
+            hint="Use names such as pointsman.example.org or .example.org, without https://, a port or a path.",
+            id="pointsman.E012",
+        )
+        for text in settings.ALLOWED_HOSTS
+        if text != "*" and split_domain_port(name := text.lower().removeprefix(".")) != (name, "")
+    ]
+
+
+@register()
+def check_sqlite(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    database = settings.DATABASES["default"]
+    if not database["ENGINE"].endswith("sqlite3"):
+        return []
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
         return [
             Error(
-                "REDIS_URL is not a Redis URL.",
-                hint="Use redis://host:6379/0, or leave it empty.",
-                id="pointsman.E006",
+                f"SQLite {sqlite3.sqlite_version} is too old; 3.35 or newer is needed.", id="pointsman.E004"
+            )
+        ]
+    path = Path(database["NAME"])
+    # SQLite creates its journal beside the file.
+    places = [] if str(path) == ":memory:" else [path.parent, path] if path.exists() else [path.parent]
+    if path.is_dir() or not all(os.access(place, os.W_OK) for place in places):
+        return [
+            Error(
+                f"DATABASE_URL: the SQLite file {path} cannot be written.",
+                hint="It needs a directory that exists and belongs to the process: sqlite:////absolute/path.sqlite3.",
+                id="pointsman.E003",
             )
         ]
     return []
+
+
+@register()
+def check_urls(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    given = {
+        "PUBLIC_URL": [settings.PUBLIC_URL],
+        "AWS_S3_ENDPOINT_URL": [settings.AWS_S3_ENDPOINT_URL],
+        "OIDC_FORMER_ISSUERS": settings.OIDC_FORMER_ISSUERS,
+    }
+    return [
+        Error(
+            f"{name}: {url[:80]!r} is not a URL.",
+            hint="Use https://host, with a port or a path if needed.",
+            id="pointsman.E013",
+        )
+        for name, urls in given.items()
+        for url in urls
+        if url and not _is_web_address(url)
+    ]
+
+
+def _is_web_address(url: str) -> bool:
+    parts = url_parts(url)
+    return parts is not None and parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
+@register()
+def check_sender(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    name, at, host = parseaddr(settings.DEFAULT_FROM_EMAIL)[1].rpartition("@")
+    if name and host:
+        return []
+    return [
+        Error(
+            f"DEFAULT_FROM_EMAIL: {settings.DEFAULT_FROM_EMAIL[:80]!r} is not an e-mail address.",
+            hint="Use pointsman@example.org or Pointsman <pointsman@example.org>.",
+            id="pointsman.E014",
+        )
+    ]
 
 
 @register()
@@ -141,7 +212,8 @@ def check_bucket(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 @register()
 def check_identity_provider(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     issuer = settings.OIDC_ISSUER
-    if not issuer or (issuer.startswith(("https://", "http://localhost")) and settings.OIDC_CLIENT_ID):
+    secure = issuer.startswith(("https://", "http://localhost")) and _is_web_address(issuer)
+    if not issuer or (secure and settings.OIDC_CLIENT_ID):
         return []
     return [
         Error(

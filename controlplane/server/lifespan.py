@@ -7,8 +7,11 @@ import threading
 
 import django
 
+from controlplane.core.program import settings_refused
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
-django.setup(set_prefix=False)
+with settings_refused():
+    django.setup(set_prefix=False)
 
 from django.conf import settings  # noqa: E402 — needs the settings
 from django.core.handlers.wsgi import WSGIHandler  # noqa: E402

@@ -13,6 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 from controlplane.core.environment import Environment
 
 ROOT = Path(__file__).resolve().parents[2]
+PATHS = os.pathsep.join(filter(None, sys.path))
 
 
 @pytest.fixture
@@ -85,7 +86,8 @@ def test_an_empty_list_is_a_list(env: Environment, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize(
     "url",
-    ["hello", "postgres", "http://host/db", "postgres://me:hush@host:port/db", "postgres://me:hu/sh@host/db"],
+    ["hello", "postgres", "http://host/db", "postgres://me:hush@host:port/db", "postgres://me:hu/sh@host/db"]
+    + ["sqlite://hello.sqlite3"],  # what follows two slashes is a host, and was ignored
 )
 def test_it_refuses_what_is_no_database_and_does_not_show_it(
     env: Environment, monkeypatch: pytest.MonkeyPatch, url: str, recwarn: pytest.WarningsRecorder
@@ -95,6 +97,45 @@ def test_it_refuses_what_is_no_database_and_does_not_show_it(
         env.db("A", default="sqlite:///x")
     assert not re.search(r"hello|host:|hu", str(refused.value))
     assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("mysql://me:hush@host/db", "A begins with mysql://, and only SQLite and PostgreSQL are supported"),
+        ("postgres://", "A does not name a database"),
+        ("postgres://me:hush@host", "A does not name a database"),
+    ],
+)
+def test_it_says_why_a_database_cannot_be_used(
+    env: Environment, monkeypatch: pytest.MonkeyPatch, url: str, says: str
+) -> None:
+    """Django said it in a traceback, without the setting's name."""
+    monkeypatch.setenv("A", url)
+    with pytest.raises(ImproperlyConfigured, match=f"^{says}") as refused:
+        env.db("A", default="sqlite:///x")
+    assert "hush" not in str(refused.value)
+    monkeypatch.setenv("A", "postgres://?service=pointsman")
+    assert env.db("A")["OPTIONS"] == {"service": "pointsman"}
+
+
+@pytest.mark.parametrize(
+    ("url", "good"),
+    [("redis://x", True), ("rediss://:hush@host:6379/1", True), ("unix:///run/redis.sock?db=2", True)]
+    + [("", True), ("http://x", False), ("host:6379", False), ("redis://", False), ("redis:///0", False)]
+    + [("redis://host:port/0", False), ("redis://host/abc", False), ("redis://me:hu/sh@host/0", False)],
+)
+def test_a_wrong_redis_address_is_refused(
+    env: Environment, monkeypatch: pytest.MonkeyPatch, url: str, good: bool
+) -> None:
+    """Workers ended with a traceback, again and again."""
+    monkeypatch.setenv("A", url)
+    if good:
+        assert env.redis("A") == url
+        return
+    with pytest.raises(ImproperlyConfigured, match="^A is not a Redis URL") as refused:
+        env.redis("A")
+    assert "hu" not in str(refused.value).replace("unix", "")
 
 
 def test_a_secret_that_begins_with_a_dollar_is_not_dropped(
@@ -138,6 +179,7 @@ def test_it_names_a_file_that_is_missing(
         ("REQUIRE_SECOND_FACTOR", "enabled", "REQUIRE_SECOND_FACTOR is 'enabled': use on or off."),
         # Zero days would delete every outcome at the next pruning.
         ("POINTSMAN_OUTCOME_RETENTION_DAYS", "0", "POINTSMAN_OUTCOME_RETENTION_DAYS is 0; it must be from 9"),
+        ("DATABASE_CONN_MAX_AGE", "-1", "DATABASE_CONN_MAX_AGE is -1; it must be from 0"),
         ("LOG_FORMAT", "xml", "LOG_FORMAT is 'xml': use text or json."),
         (
             "LOG_LEVEL",
@@ -150,6 +192,31 @@ def test_the_server_does_not_start_with_it(name: str, value: str, says: str, tmp
     done = with_settings("", POINTSMAN_VAR=str(tmp_path), **{name: value})
     assert done.returncode == 1
     assert says in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("manage.py", "check"),
+        ("-m", "controlplane", "check"),
+        ("-c", "import controlplane.asgi"),  # as the workers of `serve` do
+        ("-m", "celery", "-A", "controlplane.celery", "worker"),
+        ("-m", "celery", "-A", "controlplane.celery", "beat"),
+    ],
+    ids=["manage.py", "wheel", "serve", "worker", "beat"],
+)
+def test_a_refused_setting_is_one_sentence(command: tuple[str, ...], tmp_path: Path) -> None:
+    """It was a traceback of dozens of lines."""
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env={**os.environ, "POINTSMAN_VAR": str(tmp_path), "WORKERS": "10000000", "PYTHONPATH": PATHS},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "WORKERS is 10000000; it must be from 1 to 1,000.\n"
 
 
 def with_settings(code: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from datetime import timedelta
@@ -15,6 +16,7 @@ import pytest
 from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection
+from django.http.request import validate_host
 from django.test import Client
 
 from controlplane.access.models import Key
@@ -25,7 +27,7 @@ from controlplane.core.logs import JsonLines, TextLines
 from controlplane.core.models import Heartbeat
 from controlplane.server import checks, health
 from controlplane.server.health import FiguresThread, Health
-from tests.support import builders
+from tests.support import builders, deployment
 from tests.support.services import free_port
 
 
@@ -223,7 +225,9 @@ def ids(found: list[Any]) -> list[str]:
 
 def test_a_good_installation_passes() -> None:
     assert checks.check_signing_key(None) == checks.check_directory(None) == []
-    assert checks.check_database_kind(None) == checks.check_poll_interval(None) == []
+    assert checks.check_sqlite(None) == checks.check_poll_interval(None) == []
+    assert checks.check_secret_key(None) == checks.check_hosts(None) == []
+    assert checks.check_urls(None) == checks.check_sender(None) == []
 
 
 @pytest.mark.parametrize("text", ["no base64!", "c2hvcnQ="])
@@ -237,23 +241,98 @@ def test_a_directory_that_cannot_be_written_is_found(settings: Any) -> None:
     assert ids(checks.check_directory(None)) == ["pointsman.E002"]
 
 
-def test_another_database_is_found(settings: Any) -> None:
-    settings.DATABASES = {"default": {"ENGINE": "django.db.backends.mysql"}}
-    assert ids(checks.check_database_kind(None)) == ["pointsman.E003"]
-
-
-@pytest.mark.parametrize(("url", "found"), [("http://x", ["pointsman.E006"]), ("redis://x", []), ("", [])])
-def test_a_wrong_redis_address_is_found(settings: Any, url: str, found: list[str]) -> None:
-    settings.REDIS_URL = url
-    assert ids(checks.check_redis_url(None)) == found
-
-
 @pytest.mark.parametrize(
     ("interval", "good"), [(199, False), (200, True), (3_600_000, True), (3_600_001, False)]
 )
 def test_a_poll_interval_out_of_range_is_found(settings: Any, interval: int, good: bool) -> None:
     settings.POLL_INTERVAL_MS = interval
     assert ids(checks.check_poll_interval(None)) == ([] if good else ["pointsman.E007"])
+
+
+@pytest.mark.parametrize(
+    ("key", "found"),
+    [
+        (" \n", ["pointsman.E011"]),
+        ("change-me", ["pointsman.E011"]),
+        ("Change-Me\n", ["pointsman.E011"]),
+        ("x" * 31, ["pointsman.W003"]),  # an instance that has it must still start
+        ("x" * 32, []),
+    ],
+)
+def test_a_secret_that_others_know_is_found(settings: Any, key: str, found: list[str]) -> None:
+    settings.SECRET_KEY = key
+    assert ids(checks.check_secret_key(None)) == found
+
+
+@pytest.mark.parametrize("path", deployment.ENV_FILES, ids=lambda path: path.parent.name)
+def test_the_secrets_of_the_examples_are_found(settings: Any, path: Path) -> None:
+    values = dict(line.split("=", 1) for line in path.read_text().splitlines() if re.match("[A-Z]", line))
+    settings.SECRET_KEY, settings.SIGNING_KEY = values["SECRET_KEY"], values["POINTSMAN_SIGNING_KEY"]
+    assert ids(checks.check_secret_key(None)) == ["pointsman.E011"]
+    assert ids(checks.check_signing_key(None)) == ["pointsman.E001"]
+
+
+@pytest.mark.parametrize(
+    ("host", "good"),
+    [
+        ("pointsman.example.org", True),
+        (".example.org", True),
+        ("*", True),
+        ("[::1]", True),
+        ("10.0.0.5", True),
+    ]
+    + [("Pointsman", True), ("https://pointsman.example", False), ("pointsman.example:8000", False)]
+    + [("pointsman.example/console", False), ("*.example.org", False), ("::1", False), ("a b", False)],
+)
+def test_a_host_that_no_request_can_name_is_found(settings: Any, host: str, good: bool) -> None:
+    settings.ALLOWED_HOSTS = ["localhost", host]
+    assert validate_host(host.lower().removeprefix(".").replace("*", "a"), [host.lower()]) or not good
+    found = checks.check_hosts(None)
+    assert ids(found) == ([] if good else ["pointsman.E012"])
+    assert good or found[0].msg == f"ALLOWED_HOSTS: {host!r} is not the name of a host."
+
+
+@pytest.mark.parametrize(
+    ("url", "good"),
+    [("https://pointsman.example.org", True), ("http://10.0.0.5:9000/store", True), ("", True)]
+    + [
+        ("pointsman.example.org", False),
+        ("https://", False),
+        ("https://host:port", False),
+        ("ftp://x", False),
+    ],
+)
+def test_what_is_no_url_is_found(settings: Any, url: str, good: bool) -> None:
+    for name in ("PUBLIC_URL", "AWS_S3_ENDPOINT_URL"):
+        setattr(settings, name, url)
+    settings.OIDC_FORMER_ISSUERS = [url]
+    found = [message.msg.partition(":")[0] for message in checks.check_urls(None)]
+    assert found == ([] if good else ["PUBLIC_URL", "AWS_S3_ENDPOINT_URL", "OIDC_FORMER_ISSUERS"])
+
+
+@pytest.mark.parametrize(
+    ("sender", "good"),
+    [("pointsman@localhost", True), ("Pointsman <pointsman@example.org>", True), ("nonsense", False)]
+    + [("@example.org", False), ("pointsman@", False)],
+)
+def test_a_sender_without_an_address_is_found(settings: Any, sender: str, good: bool) -> None:
+    settings.DEFAULT_FROM_EMAIL = sender
+    assert ids(checks.check_sender(None)) == ([] if good else ["pointsman.E014"])
+
+
+def test_a_sqlite_file_that_cannot_be_written_is_found_with_its_path(settings: Any, tmp_path: Path) -> None:
+    """`serve` said that it runs, and repeated errors without the path."""
+    engine = "django.db.backends.sqlite3"
+    for name, good in {
+        tmp_path / "x": True,
+        ":memory:": True,
+        tmp_path: False,
+        tmp_path / "no" / "x": False,
+    }.items():
+        settings.DATABASES = {"default": {"ENGINE": engine, "NAME": str(name)}}
+        found = checks.check_sqlite(None)
+        assert ids(found) == ([] if good else ["pointsman.E003"])
+        assert good or found[0].msg == f"DATABASE_URL: the SQLite file {name} cannot be written."
 
 
 def test_plain_http_is_found_before_a_deployment(settings: Any) -> None:

@@ -16,6 +16,7 @@ from controlplane.server import process
 
 logger = logging.getLogger(__name__)
 MOST_GRACE_S = 3_600
+MOST_WORKERS = 1_000  # as in the settings
 
 
 class Command(BaseCommand):
@@ -33,8 +34,8 @@ class Command(BaseCommand):
         host, port, workers = options["host"], options["port"], options["workers"]
         if not 0 <= port <= 65_535:
             raise CommandError(f"A port is a number from 0 to 65535, not {port}.")
-        if workers < 1:
-            raise CommandError(f"Serve with 1 or more workers, not {workers}.")
+        if not 1 <= workers <= MOST_WORKERS:
+            raise CommandError(f"Serve with 1 to {MOST_WORKERS:,} workers, not {workers:,}.")
         if not 0 <= options["grace"] <= MOST_GRACE_S:
             raise CommandError(f"--grace is from 0 to {MOST_GRACE_S} seconds, not {options['grace']:g}.")
         if workers > 1 and settings.DATABASES["default"]["ENGINE"].endswith("sqlite3"):
