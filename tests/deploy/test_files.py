@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import kubernetes_validate
@@ -192,6 +193,52 @@ def test_an_upgrade_stops_every_process_and_starts_it_again() -> None:
     labels = {d["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/component"] for d in deployments}
     assert set(selected.split(",")) == labels
     assert re.search(r"^docker compose stop gateway worker beat$", text, re.MULTILINE)
+
+
+def _scrape_configs() -> dict[str, dict[str, Any]]:
+    """Return the job of Prometheus for each kind of installation: the file's, and with one of its comments instead."""
+    text = (DEPLOY / "monitoring" / "prometheus.yaml").read_text()
+    head, _, kinds = text.partition("    # One of the following, by the kind of installation.\n")
+    systemd, compose, kubernetes = re.split(
+        r"^    # (?:Docker Compose|Kubernetes)\b.*\n", kinds, flags=re.MULTILINE
+    )
+    found = {}
+    for kind, lines in {"systemd": systemd, "compose": compose, "kubernetes": kubernetes}.items():
+        document = yaml.safe_load(
+            head + re.sub(r"^    # (?=[a-z_ ]+:|  )", "    ", lines, flags=re.MULTILINE)
+        )
+        (found[kind],) = document["scrape_configs"]
+    return found
+
+
+def test_prometheus_scrapes_the_gateways_of_each_kind_of_installation() -> None:
+    """It named a host that none of them has."""
+    jobs = _scrape_configs()
+    rules = yaml.safe_load((DEPLOY / "monitoring" / "alerts.yaml").read_text())["groups"][0]["rules"]
+    named = {job for rule in rules for job in re.findall(r'up\{job="(\w+)"', rule["expr"])}
+    assert {job["job_name"] for job in jobs.values()} == named
+
+    def target(kind: str) -> tuple[str, str]:
+        ((host, port),) = (one.split(":") for each in jobs[kind]["static_configs"] for one in each["targets"])
+        return host, port
+
+    def option(where: str, name: str) -> str:
+        (words,) = (process.command for process in PROCESSES if process.where == where)
+        return words[words.index(name) + 1]
+
+    unit = "pointsman-gateway.service"
+    assert target("systemd") == (option(unit, "--host"), option(unit, "--port"))
+    assert target("compose") == ("gateway", option("compose gateway", "--port"))
+    (discovery,) = jobs["kubernetes"]["kubernetes_sd_configs"]
+    selected = dict(pair.split("=") for pair in discovery["selectors"][0]["label"].split(","))
+    (pod,) = (
+        document["spec"]["template"]
+        for path, document in deployment.documents()
+        if path.name == "gateway.yaml" and document["kind"] == "Deployment"
+    )
+    assert selected == pod["metadata"]["labels"]
+    kept = jobs["kubernetes"]["relabel_configs"][0]["regex"]
+    assert kept in [port["name"] for container in pod["spec"]["containers"] for port in container["ports"]]
 
 
 def _metrics_named(text: str) -> set[str]:
