@@ -1,7 +1,8 @@
 """The database work for a fleet: recording the routers that polled, and counting those that are up to date.
 
     python benchmarks/fleet.py [routers …]           default: 1000 10000
-A gateway writes each of its routers every 25 s; the engine counts them at every evaluation of a running rollout.
+A gateway writes each of its routers every 25 s. The engine counts them at every evaluation of a running rollout, and so
+does the home page at each refresh; the fleet page sorts them as well.
 Figures are the processor time of this process (PostgreSQL's is separate) and the elapsed time, as medians of rounds.
 """
 
@@ -26,6 +27,9 @@ def main(numbers: list[int]) -> None:
 
 
 def _measured(number: int) -> list[list[object]]:
+    from django.test import RequestFactory
+
+    from policies_app.console import fleet
     from policies_app.fleet import readback
     from policies_app.fleet.buffer import FleetBuffer
     from policies_app.fleet.writer import flush
@@ -43,7 +47,11 @@ def _measured(number: int) -> list[list[object]]:
     def count() -> None:
         assert readback.read_back(environment, 0).confirmed == number
 
-    return [_row("stored", number, write), _row("counted", number, count)]
+    def show() -> None:
+        assert len(fleet._fleet(RequestFactory().get("/"), environment)["rows"]) == fleet.PER_PAGE
+
+    whats = {"stored": write, "counted": count, "sorted for the fleet page": show}
+    return [_row(what, number, work) for what, work in whats.items()]
 
 
 def _row(what: str, number: int, work: Callable[[], None]) -> list[object]:

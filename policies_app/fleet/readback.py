@@ -167,14 +167,12 @@ def read_fleet(
     """
     now = now or clock.now()
     hearing = read_hearing() if hearing is None else hearing
-    marks = [silent_before(hearing, now)]
-    if back_to is not None:
-        marks += [silent_before(hearing, back_to), back_to]
-    oldest = min(marks)
+    oldest = oldest_poll(hearing, now, back_to)
     heard = environment.routers.filter(polled_at__gte=oldest) if known is None else known
     rows = [router for router in heard if router.polled_at >= oldest and _counts(router, now)]
     routers = [_fleet_router(router, environment.epoch, hearing, now) for router in rows]
     routers.sort(key=lambda router: router.revision)
+    silent = silent_before(hearing, now)
     refusing = [router for router in rows if router.rejected]
     served = _served_digests(environment) if refusing else set()
     rejected = [
@@ -182,10 +180,18 @@ def read_fleet(
         for router in sorted(refusing, key=lambda router: router.instance)
         for workload, refusal in sorted(router.rejected.items())
         # A refusal stands only while the refused document is served.
-        if router.polled_at >= marks[0] and (workload, refusal["digest"]) in served
+        if router.polled_at >= silent and (workload, refusal["digest"]) in served
     ]
-    revisions = [router.revision for router in routers if router.heard_at >= marks[0]]
+    revisions = [router.revision for router in routers if router.heard_at >= silent]
     return Fleet(now, hearing, routers, rejected, revisions)
+
+
+def oldest_poll(hearing: Hearing, now: datetime, back_to: datetime | None) -> datetime:
+    """Return since when a router must have polled to matter to `read_fleet` with these."""
+    marks = [silent_before(hearing, now)]
+    if back_to is not None:
+        marks += [silent_before(hearing, back_to), back_to]
+    return min(marks)
 
 
 def read_back(environment: Environment, revision: int, *, changed_at: datetime | None = None) -> Readback:

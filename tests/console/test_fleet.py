@@ -4,6 +4,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from controlplane.core.actors import SYSTEM
@@ -42,6 +44,23 @@ def test_it_counts_the_routers_that_still_poll(people: People, django_assert_max
     for state in ("up to date", "behind", "silent", "rejecting"):
         assert f">{state}</span>" in page
     assert "refused summaries: unknown field" in page
+
+
+@pytest.mark.usefixtures("routers")
+@pytest.mark.parametrize("pinned_days_ago", [None, 3])
+def test_it_reads_the_routers_once(
+    people: People, summaries: Workload, production: Environment, pinned_days_ago: int | None
+) -> None:
+    """It read them twice. A pin from before needs those that have left the page, which does not list them."""
+    client = people("tom", "viewer")
+    if pinned_days_ago is not None:
+        at = timezone.now() - timedelta(days=pinned_days_ago)
+        production.assignments.update(pin_model="large", changed_at=at)
+    with CaptureQueriesContext(connection) as queries:
+        page = text(client.get(FLEET))
+    assert sum('FROM "policies_app_router"' in query["sql"] for query in queries) == 1
+    assert "1 of 3" in page
+    assert ">gone<" not in page
 
 
 @pytest.mark.usefixtures("routers")
