@@ -231,7 +231,7 @@ class GuardrailRow:
     estimate: str
     between: str
     margin: str
-    required: str  # the margin for the next stage, if different: a small share tolerates more harm
+    required: str  # the margin for the move that is judged, if different: a small share tolerates more harm
     picture: IntervalPicture | None
     tone: str
     harm: int
@@ -250,17 +250,23 @@ def guardrail_rows(rollout: Rollout) -> list[GuardrailRow]:
         return [_unjudged(Guardrail.from_dict(data)) for data in rollout.guardrails]
     judged = evaluations.judged(rollout).verdicts
     return [
-        _guardrail_row(verdict, _next_stage_name(rollout))
+        _guardrail_row(verdict, _judged_for(rollout), advances=_may_advance(rollout))
         for verdict in sorted(judged, key=lambda v: (-v.weight, v.name))
     ]
 
 
-def _next_stage_name(rollout: Rollout) -> str | None:
-    """Return the name of the stage that the verdicts are about; None if the rollout cannot advance."""
-    stages, following = rollout.stages, rollout.stage + 1
-    if rollout.state not in (State.RUNNING, State.PAUSED) or following >= len(stages):
+def _judged_for(rollout: Rollout) -> str | None:
+    """Return the name of the stage that the verdicts are about: the next one, or the last once it is reached; None if
+    the rollout ended before that.
+    """
+    last = len(rollout.stages) - 1
+    if rollout.stage < last and not _may_advance(rollout):
         return None
-    return stage_name(stages[following])
+    return stage_name(rollout.stages[min(rollout.stage + 1, last)])
+
+
+def _may_advance(rollout: Rollout) -> bool:
+    return rollout.state in (State.RUNNING, State.PAUSED) and rollout.stage + 1 < len(rollout.stages)
 
 
 def _unjudged(guardrail: Guardrail) -> GuardrailRow:
@@ -271,7 +277,7 @@ def _unjudged(guardrail: Guardrail) -> GuardrailRow:
     return GuardrailRow(label, "no_data", NONE, "", margin, "", None, "quiet", 0, 0, guardrail.gates, None)
 
 
-def _guardrail_row(verdict: Verdict, following: str | None) -> GuardrailRow:
+def _guardrail_row(verdict: Verdict, judged_for: str | None, *, advances: bool) -> GuardrailRow:
     absolute = verdict.name != verdict.metric
     write = figure_writer(verdict.metric, absolute=absolute)
     estimate, low, high, limit = verdict.estimate, verdict.low, verdict.high, verdict.margin
@@ -287,15 +293,15 @@ def _guardrail_row(verdict: Verdict, following: str | None) -> GuardrailRow:
         estimate=NONE if estimate is None else write(estimate),
         between=between,
         margin=write(limit).lstrip("+"),
-        required=f"{required.lstrip('+')} for {following}"
-        if following and verdict.gates and required != write(limit)
+        required=f"{required.lstrip('+')} for {judged_for}"
+        if judged_for and verdict.gates and required != write(limit)
         else "",
         picture=picture,
         tone={"pass": "good", "fail": "bad", "inconclusive": "warn"}.get(verdict.result, "quiet"),
         harm=_hundredths(counts),
         safe=_hundredths(verdict.log_e_safe),
         gates=verdict.gates,
-        needed=verdict.needed_tasks if following else None,
+        needed=verdict.needed_tasks if advances else None,
         hurt=tuple(
             one.name if one.estimate is None else f"{one.name} ({write(one.estimate)})"
             for one in verdict.hurt

@@ -291,7 +291,10 @@ def _insert_verdicts(evaluations: Sequence[Evaluation], now: datetime) -> None:
 
 
 def judged(rollout: Rollout) -> Judgement:
-    """Return the current judgement: the sums of the last evaluation, judged for the next stage."""
+    """Return the current judgement: the sums of the last evaluation, judged for the next stage.
+
+    Nothing follows the last stage, so it keeps the margins of the move that led to it.
+    """
     try:
         accumulator = Accumulator.from_dict(rollout.evidence)
     except ValueError:  # nothing stored yet, or in another format
@@ -302,7 +305,7 @@ def judged(rollout: Rollout) -> Judgement:
         accumulator = Accumulator.open(
             guardrails, stages, Reference.from_dict(rollout.reference or {"outcomes": 0})
         )
-    return accumulator.judge(rollout.stage)
+    return accumulator.judge(max(0, min(rollout.stage, len(rollout.stages) - 2)))
 
 
 def as_json(value: Any) -> str:

@@ -170,7 +170,7 @@ def _verdicts(judgement: Document | None) -> Iterator[str]:
         return
     rows = [
         [_guardrail(each), each["result"].replace("_", " "), _figure(each, "estimate"),
-         f"{_figure(each, 'low')} to {_figure(each, 'high')}", _figure(each, "margin").removeprefix("+"),
+         f"{_figure(each, 'low')} to {_figure(each, 'high')}", _margin(each),
          f"{count(each['n_candidate'])} / {count(each['n_baseline'])}", _harm(each), _log_e(each["log_e_safe"])]
         for each in judgement["verdicts"]
     ]  # fmt: skip
@@ -292,6 +292,12 @@ def _figure(verdict: Document, name: str) -> str:
     if verdict["name"] != metric:
         return money(value) if metric == "cost_per_success" else percent(value)
     return signed(percent(abs(value)), round(value, 4)) if metric in RATIOS else points(value)
+
+
+def _margin(verdict: Document) -> str:
+    """Return the margin, and the one for the move that is judged if it differs."""
+    margin, asked = (_figure(verdict, name).removeprefix("+") for name in ("margin", "stage_margin"))
+    return f"{margin} ({asked} to advance)" if verdict["gates"] and asked != margin else margin
 
 
 def _harm(verdict: Document) -> str:

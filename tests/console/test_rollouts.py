@@ -16,7 +16,12 @@ from policies_app.actions import edit_environment, pin
 from policies_app.models import Environment, Workload
 from rollout_app import actions
 from rollout_app.apps import _save_plans
-from rollout_app.console.presenters import _guardrail_row
+from rollout_app.console.presenters import _guardrail_row, guardrail_rows
+from rollout_app.engine.accumulator import Accumulator
+from rollout_app.engine.evidence import Stage
+from rollout_app.engine.guardrails import Guardrail
+from rollout_app.engine.metrics import Metric
+from rollout_app.engine.reference import Reference
 from rollout_app.engine.states import State
 from rollout_app.engine.verdicts import SliceVerdict
 from rollout_app.models import ArmTotals, Plan, Rollout
@@ -372,6 +377,26 @@ def test_a_plan_and_a_time_can_be_changed_before_the_start(
 def test_a_guardrail_names_the_harmed_endpoints() -> None:
     judged = ledger(looks=3, failure=0.2).judge(0).verdicts[0]
     slices = (SliceVerdict("/tickets/summary", 0.12, 5.0, True), SliceVerdict("/chat", 0.0, 0.0, False))
-    row = _guardrail_row(replace(judged, slices=slices, note="why"), None)
+    row = _guardrail_row(replace(judged, slices=slices, note="why"), "25 %", advances=False)
     assert row.hurt == ("/tickets/summary (+12.0\u202fpoints)",)
     assert row.note == "why"
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_at_the_last_stage_the_guardrails_keep_the_margins_of_the_move_to_it(
+    people: People, summaries: Workload, production: Environment, complete: bool
+) -> None:
+    """The history says that they were safe for this stage, so the table must not judge them by a stricter margin."""
+    rollout = running(summaries, production)
+    rollout.stages = [{**stage, "tolerance": 5} for stage in rollout.stages]
+    rollout.save()
+    rollout = actions.advance_rollout(rollout, actor=SYSTEM, reason="safe")
+    if complete:
+        rollout = actions.complete_rollout(rollout, actor=SYSTEM, reason="done")
+    reference = Reference(2_000, {Metric.FAILURE: 0.05})
+    rollout.evidence = Accumulator.open(
+        map(Guardrail.from_dict, rollout.guardrails), map(Stage.from_dict, rollout.stages), reference
+    ).as_dict()
+    failure = next(row for row in guardrail_rows(rollout) if row.label == "Failures")
+    assert (failure.margin, failure.required) == ("2.0\u202fpoints", "10.0\u202fpoints for full")
+    assert failure.needed is None

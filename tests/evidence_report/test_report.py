@@ -204,12 +204,13 @@ def test_verdicts_are_in_the_words_and_units_of_the_console(place: Place) -> Non
         "log_e_counted": None,
     }
     cost = {"name": "cost_per_success", "metric": "cost_per_success", "result": "pass", "estimate": 0.02,
-            "low": 0.01, "high": 0.03, "margin": 0.1, "counted": False, **common}  # fmt: skip
+            "low": 0.01, "high": 0.03, "margin": 0.1, "stage_margin": 0.5, "gates": True, "counted": False,
+            **common}  # fmt: skip
     tail = cost | {"name": "latency_tail", "metric": "latency_tail", "counted": True, "log_e_counted": 1.5,
                    "estimate": None}  # fmt: skip
     report["judgement"] = {"verdicts": [cost, tail], "log_e": None}
     markdown = as_markdown(report).replace(THIN, " ")
-    assert "| Cost per success | pass | +2.0 % | +1.0 % to +3.0 % | 10.0 % |" in markdown
+    assert "| Cost per success | pass | +2.0 % | +1.0 % to +3.0 % | 10.0 % (50.0 % to advance) |" in markdown
     assert "18.06 (not counted)" in markdown
     assert "| 1.50 | none |" in markdown
     assert "latency tail" not in markdown
