@@ -203,11 +203,11 @@ class Router:
             tally = tallies.now.get(decision.side)
             if tally is None or not tally.since <= at < tally.until:
                 tally = tallies.turn(assignment, decision.side, at)
-            tally.hit()
             if decision.differing:
                 tally.differs()
             elif decision.differing is None and assignment.comparison is not None:
                 tally.unknown()
+            tally.hit()  # last: see `Tally.take`
         except Exception:  # Ids that raise when read, or the caller's own clock.
             count.evaluation_errors.hit()
         return decision

@@ -13,7 +13,7 @@ from pointsman.decision import Decision
 from pointsman.evaluate import compile_policy
 from pointsman.history import Memory
 from pointsman.reporting.buckets import Bucket, BucketKey, Outcome
-from pointsman.reporting.counts import DecisionTallies
+from pointsman.reporting.counts import CountKey, DecidedCounts, DecisionTallies
 from pointsman.testing import FakeControlPlane
 from tests.client.deciding import assigned, entry, side
 from tests.client.policies import always, two_stage
@@ -138,6 +138,30 @@ def test_no_task_differs_under_a_pin() -> None:
     assert (decision.arm, decision.rollout, decision.stage) == ("baseline", None, None)
     tallies = DecisionTallies()
     assert tallies.turn(decision.assignment, decision.side, 60.0).key[:4] == (1, "summaries", None, None)
+
+
+def test_a_decision_that_is_under_way_while_the_counts_are_read_is_reported_once_it_counts() -> None:
+    """More differing tasks than decisions would contradict themselves, and the control plane refuses the entry."""
+    assignment = rolling(two_stage(), always("large"))
+    tallies = DecisionTallies()
+    tally = tallies.turn(assignment, decide(assignment, {}).side, 60.0)
+
+    def folded() -> list[tuple[int, int | None]]:
+        counts: dict[CountKey, DecidedCounts] = {}
+        tallies.fold(counts)
+        return [(one.tasks, one.differing) for one in counts.values()]
+
+    tally.differs()
+    assert folded() == []
+    tally.differs()
+    tally.hit()
+    assert folded() == [(1, 1)]
+    tally.hit()
+    assert folded() == [(1, 1)]
+    tally.unknown()
+    assert folded() == []
+    tally.hit()
+    assert folded() == [(1, None)]
 
 
 def test_it_also_compares_in_shadow() -> None:

@@ -82,3 +82,18 @@ def test_what_the_control_plane_refused_for_good_is_dropped_and_logged(
         assert eventually(lambda: router.status()["outcomes_refused"] == 1)
         assert eventually(lambda: router.status()["feedback_dropped"] == 1)
     assert sum("refused: HTTP 4" in line for line in caplog.messages) == 2
+
+
+def test_the_log_says_why_a_report_was_refused(
+    plane: FakeControlPlane, caplog: pytest.LogCaptureFixture
+) -> None:
+    why = {"list": "decided", "index": 0, "field": "differing", "message": "it cannot exceed tasks"}
+    answer = problem(422, "invalid_input", detail="1 of the buckets is not valid.", problems=[why])
+    plane.tamper = lambda request, reply: answer if request.path.endswith("/outcomes") else reply
+    with plane.router() as router:
+        router.record(router.decide("summaries"), success=True)
+        assert eventually(lambda: router.status()["outcomes_refused"] == 1)
+    said = (
+        "HTTP 422 invalid_input. 1 of the buckets is not valid. decided[0].differing: it cannot exceed tasks"
+    )
+    assert any(line.endswith(said) for line in caplog.messages)

@@ -67,7 +67,9 @@ class CellCounts:
 
 
 class Tally:
-    """The decisions of one side in one minute. `hit` counts a decision, `differs` and `unknown` classify it."""
+    """The decisions of one side in one minute. `differs` or `unknown` classify a decision, then `hit`
+    counts it.
+    """
 
     __slots__ = (
         "_hits",
@@ -92,13 +94,19 @@ class Tally:
         self.moved_at = monotonic()
 
     def take(self) -> tuple[int, int, int]:
-        """Return (decisions, differing, unknown) since the last call."""
-        values = [counter.value for counter in self._hits]
-        decided, differing, unknown = (value - sent for value, sent in zip(values, self._sent, strict=True))
-        self._sent = values
+        """Return (decisions, differing, unknown) since the last call.
+
+        A decision is classified before it counts, and decisions are read first: what was classified meanwhile waits
+        for its decision. Otherwise more would differ than were decided, and the control plane would refuse the entry.
+        """
+        decided, differing, unknown = (
+            counter.value - sent for counter, sent in zip(self._hits, self._sent, strict=True)
+        )
+        taken = decided, min(differing, decided), min(unknown, decided)
+        self._sent = [sent + more for sent, more in zip(self._sent, taken, strict=True)]
         if decided:
             self.moved_at = monotonic()
-        return decided, differing, unknown
+        return taken
 
     @property
     def key(self) -> CountKey:

@@ -107,7 +107,7 @@ class Sender:
                 elif answer.status == 413:
                     self._outcomes.split(batch)
                 elif answer.refuses_body:
-                    log.warning("outcome batch %s refused: %s", batch.id, answer.describe())
+                    log.warning("outcome batch %s refused: %s", batch.id, answer.describe_refusal())
                     self._outcomes.refuse(batch, answer.bad_entries)
                 elif not self._set_aside(batch, answer):
                     return self._kept("outcomes", answer)
@@ -137,7 +137,7 @@ class Sender:
                 self._feedback.accept(batch)
             elif answer.status == 413 or answer.refuses_body:
                 if dropped := self._feedback.refuse(batch):
-                    log.warning("%d feedback refused: %s", dropped, answer.describe())
+                    log.warning("%d feedback refused: %s", dropped, answer.describe_refusal())
             elif not self._set_feedback_aside(batch, answer):
                 return self._kept("feedback", answer)
         failed = self._backoff.failures

@@ -108,6 +108,17 @@ class Answer:
         said = problem.get("code") or problem.get("title") or ""
         return f"HTTP {self.status} {said}".rstrip()
 
+    def describe_refusal(self) -> str:
+        """Return `describe`, and why: the sentence of the control plane, and the first entry that it names."""
+        detail = self.problem.get("detail")
+        said = [self.describe(), *([detail] if isinstance(detail, str) else [])]
+        named = self.problem.get("problems")
+        if isinstance(named, list) and named and isinstance(named[0], dict):
+            first = named[0]
+            place = f"{first.get('list', 'entry')}[{first.get('index', '?')}].{first.get('field', '')}"
+            said.append(f"{place.rstrip('.')}: {first.get('message', '')}")
+        return ". ".join(one.rstrip(".") for one in said)[:400]
+
 
 class Transport:
     """The HTTP clients, open while the poller runs: `await transport.open()`, then `async with transport`."""
