@@ -1,5 +1,6 @@
 """Forms of the policy pages. They only parse and validate; actions do the writing."""
 
+from collections import Counter
 from typing import Any
 
 from django import forms
@@ -7,6 +8,7 @@ from django_ace import AceWidget
 
 from controlplane.core.names import validate_text
 from controlplane.web.seen import SeenForm
+from pointsman.plurals import counted
 from policies_app.models import Assignment, PolicyVersion
 
 
@@ -27,6 +29,18 @@ class VersionForm(forms.Form):
     """A policy document as text: YAML, or JSON, which is valid YAML."""
 
     problems: list[dict[str, Any]] = []
+
+    def counted(self) -> list[str]:
+        """Return how many problems of each severity there are: `2 errors`, `1 warning`. Only errors prevent saving."""
+        numbers = Counter(problem["severity"] for problem in self.problems)
+        return [
+            counted(numbers[severity], severity) for severity in ("error", "warning") if numbers[severity]
+        ]
+
+    @property
+    def has_errors(self) -> bool:
+        return any(problem["severity"] == "error" for problem in self.problems)
+
     text = forms.CharField(
         label="Policy document",
         max_length=65_536,

@@ -5,7 +5,7 @@ from django.urls import reverse
 
 from controlplane.access import permissions
 from controlplane.access.models import Role
-from controlplane.web.pages import Crumb, must, person
+from controlplane.web.pages import Crumb, may, must, person
 from policies_app import selectors
 from policies_app.models import Assignment, Environment, PolicyVersion, Workload
 
@@ -40,6 +40,16 @@ def may_edit(request: HttpRequest, workload: Workload) -> bool:
 
 def address_of(workload: Workload) -> str:
     return reverse("console:workload", args=[workload.name])
+
+
+def serving_address(request: HttpRequest, workload: Workload) -> str:
+    """Return where this person serves the first version of a workload that no environment serves: the form if there is
+    only one environment to choose, otherwise the workload's page. Empty if they operate none.
+    """
+    places = [place.name for place in environments_of(request) if may(request, Role.OPERATOR, place.name)]
+    if len(places) == 1:
+        return reverse("console:serve", args=[workload.name, places[0]])
+    return address_of(workload) if places else ""
 
 
 def trail(workload: Workload | None = None) -> list[Crumb]:

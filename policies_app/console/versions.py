@@ -15,7 +15,14 @@ from pointsman.policy.canonical import plain
 from policies_app import actions, selectors
 from policies_app.catalogue.usage import model_notices
 from policies_app.catalogue.validation import problems_of_text, told
-from policies_app.console.lookups import environments_of, may_edit, trail, version_asked, workload_for
+from policies_app.console.lookups import (
+    environments_of,
+    may_edit,
+    serving_address,
+    trail,
+    version_asked,
+    workload_for,
+)
 from policies_app.console.workloads import served_in, served_places
 from policies_app.documents.differences import differences
 from policies_app.documents.line_diff import side_by_side
@@ -34,10 +41,15 @@ def new_version(request: HttpRequest, name: str) -> HttpResponse:
     if not meanwhile and (version := attempt(request, form, _keep, workload)):
         return done(
             request,
-            f"Version {version.number} is saved. A rollout puts it on traffic.",
+            f"Version {version.number} is saved. {_what_is_next(request, workload)}",
             to=_after(request, version),
         )
     return _editor(request, workload, form, meanwhile=meanwhile)
+
+
+def _what_is_next(request: HttpRequest, workload: Workload) -> str:
+    served = served_in(environments_of(request)).filter(workload=workload).exists()
+    return "A rollout puts it on traffic." if served else "Serve it in an environment."
 
 
 def _after(request: HttpRequest, version: PolicyVersion) -> str:
@@ -97,7 +109,7 @@ def _against_served(request: HttpRequest, workload: Workload, form: VersionForm)
         served_in(environments_of(request)).filter(workload=workload).order_by("environment__name").first()
     )
     reference = served.baseline if served else workload.versions.first()
-    if reference is None or any(problem["severity"] == "error" for problem in form.problems):
+    if reference is None or form.has_errors:
         return {}
     try:
         typed = completed(plain(parse(form.data.get("text", "")).data))
@@ -151,13 +163,15 @@ def _price(model: Model) -> int | None:
 def version_page(request: HttpRequest, name: str, number: int) -> HttpResponse:
     workload = workload_for(request, name)
     version = selectors.version_for(workload, number)
+    served = list(served_in(environments_of(request)).filter(workload=workload))
     context = {
         "workload": workload,
         "version": version,
         "lines": as_yaml(version.document).splitlines(),
-        "where": served_places(served_in(environments_of(request)).filter(workload=workload)).get(
-            version.pk, []
-        ),
+        "where": served_places(served).get(version.pk, []),
+        "served": bool(served),
+        "may_be_candidate": any(assignment.baseline_id != version.pk for assignment in served),
+        "serve_at": "" if served else serving_address(request, workload),
         "others": workload.versions.exclude(pk=version.pk).defer("canonical")[:20],
         "may_edit": may_edit(request, workload),
         "notices": model_notices([version.document], clock.now().date()),

@@ -138,9 +138,10 @@ def _of_traffic(radius: BlastRadius) -> list[str]:
             "is derived from the other tasks."
         )
     if not week.own_version and radius.basis != BY_SHADOW:
-        said.append(
-            f"Version {radius.baseline.number} has had hardly any traffic, so tasks of earlier versions are used."
-        )
+        if week.others > 0:
+            said.append(
+                f"Version {radius.baseline.number} has had hardly any traffic, so tasks of other versions are used."
+            )
     elif week.others >= 0.05:
         said.append(
             f"{percent(week.others)} of the week's tasks were served by other versions; shares are those of version "

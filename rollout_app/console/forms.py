@@ -1,5 +1,6 @@
 """Forms of the rollout pages. They read and check input; actions do all writes."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -95,11 +96,30 @@ class ProposeForm(forms.Form):
         choices: dict[str, Any] = {"environment": environments, "candidate": versions}
         for name, rows in choices.items():
             self.fields[name].queryset = rows  # type: ignore[attr-defined]
-        self.fields["candidate"].label_from_instance = _version  # type: ignore[attr-defined]
+        self.candidates = _candidates(versions, _serving(workload, environments))
+        # A served version that is posted nevertheless is refused with the reason, so the rows stay.
+        self.fields["candidate"].choices = self.candidates  # type: ignore[attr-defined]
         self.fields["plan"].label_from_instance = _plan  # type: ignore[attr-defined]
 
     def clean_scheduled_for(self) -> datetime | None:
         return _ahead(self.cleaned_data["scheduled_for"])
+
+
+def _serving(workload: Workload, environments: QuerySet[Environment]) -> dict[str, int]:
+    """Map the environments to the number of the version that they serve."""
+    served = workload.assignments.filter(environment__in=environments)
+    return dict(served.order_by().values_list("environment__name", "baseline__number"))
+
+
+def _candidates(versions: QuerySet[PolicyVersion], serving: Mapping[str, int]) -> list[tuple[int, str]]:
+    """Return the versions to choose from: those that some environment does not serve, with the others' names."""
+    found = []
+    for version in versions:
+        places = sorted(name for name, number in serving.items() if number == version.number)
+        if len(places) < len(serving):
+            label = _version(version)
+            found.append((version.number, f"{label} (served in {', '.join(places)})" if places else label))
+    return found
 
 
 def _version(version: PolicyVersion) -> str:

@@ -26,7 +26,13 @@ from controlplane.web.pages import (
     person,
     status_of,
 )
-from policies_app.console.lookups import environment_for, environments_of, may_edit, workload_for
+from policies_app.console.lookups import (
+    environment_for,
+    environments_of,
+    may_edit,
+    serving_address,
+    workload_for,
+)
 from policies_app.models import Environment, PolicyVersion, Workload
 from rollout_app import actions, selectors
 from rollout_app.actions.approvals import contributors, counting, number_needed, standing_approvals
@@ -306,6 +312,7 @@ def propose(request: HttpRequest) -> HttpResponse:
         "plans": Plan.objects.all(),
         "ahead": _ahead(workload, places, form),
         "open_ones": open_ones[:5],
+        "serve_at": "" if places else serving_address(request, workload),
     }
     trail, status = _trail(), status_of(form)
     return page(request, "rollouts/propose.html", context, title="Propose", crumbs=trail, status=status)
@@ -346,10 +353,14 @@ def _may_propose_in(request: HttpRequest, workload: Workload) -> QuerySet[Enviro
 
 def _asked(request: HttpRequest, places: QuerySet[Environment]) -> dict[str, Any]:
     """Return initial values from the link: `candidate` by number, `environment` by name, one of the `places`."""
+    environment = places.filter(name=request.GET.get("environment", "")).first()
     versions = PolicyVersion.objects.filter(workload__name=request.GET["workload"])
+    if place := environment or places.first():
+        # What this place serves already is no candidate.
+        served = place.assignments.filter(workload__name=request.GET["workload"])
+        versions = versions.exclude(pk__in=served.values("baseline"))
     asked = versions.filter(number=_number(request.GET.get("candidate", ""))).first()
     candidate = asked or versions.order_by("-number").first()
-    environment = places.filter(name=request.GET.get("environment", "")).first()
     plan = Plan.objects.filter(name="standard").first()
     return {"candidate": candidate, "environment": environment, "plan": plan}
 

@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.urls import reverse
 from django.utils import timezone
 
 from controlplane.audit.models import Entry
@@ -118,3 +119,43 @@ def test_without_a_workload_it_asks_for_one_of_the_persons_teams(people: People,
 def test_it_is_offered_to_editors_only(people: People, summaries: Workload) -> None:
     assert "Propose a rollout" in text(people("maria", "editor").get("/console/rollouts/"))
     assert "Propose a rollout" not in text(people("vic", "viewer", "operator").get("/console/rollouts/"))
+
+
+def test_the_served_version_is_no_candidate(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    client = people("ada", "admin")
+    form = client.get(f"{PROPOSE}&candidate=1").context["form"]
+    assert [number for number, _ in form.fields["candidate"].choices] == [2]
+    assert form.initial["candidate"].number == 2
+    page = text(client.get(reverse("console:version", args=["summaries", 1])))
+    assert "Propose a rollout" not in page and "Serve it in" not in page
+
+    builders.served(builders.environment("staging"), summaries)  # version 3
+    form = client.get(f"{PROPOSE}&environment=staging").context["form"]
+    labels = dict(form.fields["candidate"].choices)
+    assert list(labels) == [3, 2, 1]
+    assert labels[3].endswith("(served in staging)") and labels[1].endswith("(served in production)")
+    assert "served" not in labels[2] and form.initial["candidate"].number == 2
+
+
+def test_without_another_version_it_offers_to_write_one(people: People, production: Environment) -> None:
+    builders.served(production, builders.workload("letters"))
+    page = text(people("ada", "admin").get(PROPOSE.replace("summaries", "letters")))
+    assert "No other version" in page and "Candidate version" not in page
+    assert reverse("console:new_version", args=["letters"]) in page
+
+
+@pytest.mark.parametrize(("roles", "offered"), [(["editor"], False), (["editor", "operator"], True)])
+def test_before_anything_is_served_it_leads_to_the_form_that_serves(
+    people: People, production: Environment, roles: list[str], offered: bool
+) -> None:
+    workload = builders.workload("summaries")
+    version = builders.version(workload)
+    client = people("maria", *roles, team=workload.owner)
+    serve = reverse("console:serve", args=["summaries", "production"])
+    for address in (PROPOSE, reverse("console:version", args=["summaries", version.number])):
+        assert (serve in text(client.get(address))) is offered
+    builders.environment("staging")
+    page = text(client.get(reverse("console:version", args=["summaries", 1])))
+    assert ("Serve it in an environment" in page) is offered and serve not in page

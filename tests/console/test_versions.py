@@ -9,6 +9,7 @@ from django.urls import reverse
 from controlplane.audit.models import Entry
 from policies_app.documents.yaml_text import as_yaml
 from policies_app.models import Workload
+from tests.support import builders
 from tests.support.pages import text
 from tests.support.people import People
 
@@ -78,7 +79,7 @@ def test_it_shows_problems_at_their_line_and_saves_nothing(
 def test_it_shows_where_a_text_cannot_be_parsed(people: People, summaries: Workload) -> None:
     response = people("maria", "editor", team=summaries.owner).post(NEW, {"text": "format: [1"})
     assert response.status_code == 422
-    assert "1 problem" in text(response)
+    assert "1 error<" in text(response) and "Nothing was saved" in text(response)
 
 
 def test_it_names_the_version_that_has_the_same_content(people: People, summaries: Workload) -> None:
@@ -174,3 +175,33 @@ def test_the_editor_completes_models_inputs_and_keywords(people: People, summari
     assert "openai/gpt-4o-mini" in words["model"]
     assert {"request.prompt_tokens", "response.confidence", "history.tasks"} <= set(words["input"])
     assert {"escalate", "fallback", "rules"} <= set(words["key"])
+
+
+def test_only_errors_prevent_saving(people: People, summaries: Workload, draft: str) -> None:
+    client = people("maria", "editor", team=summaries.owner)
+    draft = draft.replace("models:\n", "models:\n  spare: {model: openai/gpt-4o-mini}\n")  # never used
+    checked = text(client.post(CHECK, {"text": draft}))
+    assert "<h2>1 warning</h2><p>It can be saved.</p>" in checked
+    wrong = draft.replace("default: small", "default: smal")
+    assert "<h2>1 error, 1 warning</h2><p>Nothing was saved.</p>" in text(client.post(CHECK, {"text": wrong}))
+
+
+def test_the_first_version_is_to_be_served_and_later_ones_need_a_rollout(
+    people: People, summaries: Workload, draft: str
+) -> None:
+    client = people("ada", "admin")
+    saved = client.post(NEW, {"text": draft}, follow=True)
+    assert "Version 3 is saved. A rollout puts it on traffic." in text(saved)
+    new = builders.workload("letters")
+    address = reverse("console:new_version", args=["letters"])
+    saved = client.post(address, {"text": draft.replace("summaries", new.name)}, follow=True)
+    assert "Version 1 is saved. Serve it in an environment." in text(saved)
+    assert reverse("console:serve", args=["letters", "production"]) in text(saved)
+
+
+def test_the_message_about_a_missing_fallback_says_what_it_needs(
+    people: People, summaries: Workload, draft: str
+) -> None:
+    client = people("maria", "editor", team=summaries.owner)
+    checked = text(client.post(CHECK, {"text": draft.replace("fallback", "fallbak")}))
+    assert "is required: the models to try, in order" in checked and "fallback: [large]" in checked

@@ -135,11 +135,20 @@ def check_shape(value: Any, schema: Mapping[str, Any], report: Reporter, path: s
             report(path, "out_of_range", f"expected a value from {low:,} to {high:,}, found {value:,}", 0)
 
 
+# By path: the rule of a required member, for which a first try would otherwise be wrong once more.
+_RULES = {
+    "fallback": (
+        ": the models to try, in order, if the chosen one cannot be reached. At least one of them must not be the "
+        'default: for "default: small" write "fallback: [large]"'
+    )
+}
+
+
 def _members(value: Mapping[str, Any], schema: Mapping[str, Any], report: Reporter, path: str) -> None:
     properties, other = schema.get("properties", {}), schema.get("additionalProperties", True)
     for name in schema.get("required", ()):
         if name not in value:
-            report(path, "missing_key", f'"{name}" is required', 0)
+            report(path, "missing_key", f'"{name}" is required{_RULES.get(join(path, name), "")}', 0)
     if len(value) < schema.get("minProperties", 0):
         report(path, "too_few", f"at least {schema['minProperties']} is required", 0)
     if len(value) > schema.get("maxProperties", len(value)):
