@@ -446,7 +446,9 @@ class Ratio(Measure):
         if error is None or ln_r is None or estimate is None or math.isinf(lost) or not self.enough(name):
             return 0.0
         sign = self.sign if self.bound else 1
-        if sign * estimate >= sign * margin or (not self.bound and self.sign * margin <= -1):
+        if not self.bound and self.sign * margin <= -1:
+            return CERTAIN if self.sums[name]["candidate"]["y"] > 0 else 0.0
+        if sign * estimate >= sign * margin:
             return 0.0
         border = self.capped_bound(margin) if self.bound else self.capped(1 + self.sign * margin)
         shown = -self.sign * (ln_r + self.shift.get(name, 0.0) - math.log(border)) - lost

@@ -55,13 +55,24 @@ def test_the_baselines_minutes_include_the_first_one_requested() -> None:
     assert found == {100: 300 + 301 + 302, 101: 301 + 302, 102: 302, 103: 0}
 
 
+@pytest.mark.parametrize(("quality", "safe"), [(400.0, CERTAIN), (0.01, CERTAIN), (0.0, 0.0)])
 @pytest.mark.parametrize("margin", [1.0, 1.5])
-def test_nothing_is_safe_at_a_margin_of_100_percent(margin: float) -> None:
-    """Quality can fall by at most 100 %, so with such a margin there is no worse mean to exclude."""
+def test_any_score_above_0_excludes_a_loss_of_all_quality(margin: float, quality: float, safe: float) -> None:
+    """Quality can fall by at most 100 %: with such a margin only scores of 0 alone are as bad."""
     measure = RatioChange(Metric.QUALITY, margin, 0.1, REFERENCE)
+    measure.whole.stats.add(
+        Moments(500, quality, 500, 335, quality, 500), Moments(500, 400, 500, 335, 400, 500)
+    )
+    assert measure.safe(margin, Conditions()) == safe
     measure.whole.stats.add(Moments(500, 400, 500, 335, 400, 500), Moments(500, 400, 500, 335, 400, 500))
-    assert measure.safe(margin, Conditions()) == 0.0
     assert measure.safe(0.99, Conditions()) > 0.0
+
+
+@pytest.mark.parametrize("n", [2, 49])
+def test_a_few_scores_exclude_nothing(n: int) -> None:
+    measure = RatioChange(Metric.QUALITY, 1.0, 0.1, REFERENCE)
+    measure.whole.stats.add(Moments(n, n, n, n, n, n), Moments(500, 400, 500, 335, 400, 500))
+    assert measure.safe(1.0, Conditions()) == 0.0
 
 
 def test_a_part_that_lacks_as_much_as_the_whole_keeps_its_own_direction() -> None:

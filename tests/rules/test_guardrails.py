@@ -286,6 +286,20 @@ def test_a_bound_on_quality_is_a_floor_in_words_too(quality: float, result: str)
     assert ("bound 0.700" if result == "fail" else "stays above 0.700") in said
 
 
+@pytest.mark.parametrize("margin", [0.02, 0.049, 0.05, 0.051, 0.5, 0.99])
+def test_a_looser_margin_of_quality_is_never_stricter(margin: float) -> None:
+    """Regression: from the next stage's share on, the margin was cut to 100 %, and no evidence could exclude that."""
+
+    def result(quality: float) -> VerdictResult:
+        opened = Accumulator.open([Guardrail(Metric.QUALITY, margin, 1)], STAGES, REFERENCE)
+        for minute in range(20):
+            opened.add(stratum(1, minute, arm(50, quality=quality), arm(950)))
+        return opened.judge(0).verdicts[0].result  # an advance to 5 %
+
+    assert result(0.8) is VerdictResult.PASS
+    assert result(0.0) is VerdictResult.FAIL
+
+
 def test_it_allows_the_margin_at_the_rate_that_the_baseline_has_now() -> None:
     """Regression: an odds ratio from a rate of 1 % before allowed three points at 5 % now."""
     guardrail = Guardrail(Metric.FAILURE, 0.02, 1)

@@ -15,8 +15,9 @@ from benchmarks.simulated.scenario import Missing, Scenario, Units
 from benchmarks.simulated.traffic import Traffic
 from rollout_app.engine.accumulator import Accumulator
 from rollout_app.engine.evidence import SHARE_ALL
-from rollout_app.engine.guardrails import guardrails_for
+from rollout_app.engine.guardrails import Guardrail, guardrails_for
 from rollout_app.engine.metrics import Metric
+from tests.support.evidence_builders import REFERENCE, STAGES, arm, stratum
 from tests.support.recompute import recompute
 
 FIVE = {"/chat": 0.4, "/search": 0.3, "/tickets": 0.2, "/mail": 0.07, "/admin": 0.03}
@@ -73,6 +74,17 @@ def test_every_verdict_can_be_recomputed(stream: Scenario, seed: int) -> None:
             data = as_answered(verdict.as_dict())
             answer = {"stage": stage, "verdict": data["result"], "data": data}
             assert module.differences(rollout, answer) == {}, (minute, verdict.name)
+
+
+@pytest.mark.parametrize(("margin", "quality"), [(0.04, 0.8), (0.05, 0.8), (0.5, 0.3), (0.05, 0.0)])
+def test_a_margin_of_quality_of_100_percent_can_be_recomputed(margin: float, quality: float) -> None:
+    accumulator = Accumulator.open([Guardrail(Metric.QUALITY, margin, 1)], STAGES, REFERENCE)
+    for minute in range(20):
+        accumulator.add(stratum(1, minute, arm(50, quality=quality), arm(950)))
+    rollout = as_answered({"stages": [stage.as_dict() for stage in STAGES], "reference": REFERENCE.as_dict()})
+    [verdict] = accumulator.judge(0).verdicts
+    data = as_answered(verdict.as_dict())
+    assert recompute().differences(rollout, {"stage": 0, "verdict": data["result"], "data": data}) == {}
 
 
 def alike(one: Any, other: Any) -> bool:

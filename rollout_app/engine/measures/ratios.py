@@ -207,7 +207,9 @@ class RatioChange(Ratio):
         estimate = self._shifted(name, conditions)
         if errors is None or log_r is None or estimate is None or math.isinf(lost):
             return 0.0
-        if estimate >= margin or self.sign * margin <= -1:
+        if self.sign * margin <= -1:  # a loss of 100 % or more: any score above 0 rules it out
+            return CERTAIN if stats.candidate.y > 0 else 0.0
+        if estimate >= margin:
             return 0.0
         bound = math.log(capped_factor(self.curve, 1 + self.sign * margin))
         shown = -self.sign * log_r - lost
