@@ -165,7 +165,12 @@ class Group:
 
 @value(frozen=True, slots=True)
 class ShadowSums:
-    """Reported decisions that were made but not enforced."""
+    """Reported decisions that were made but not enforced. Sums add up with `+`, without the routes.
+
+    Routers of earlier releases do not report for how many decisions they know the costs. Beside decisions of routers
+    that do, theirs count as not priced, and their costs stay out of both sums: only a fleet without any counts is
+    judged by its sums alone.
+    """
 
     decisions: int = 0
     agreed: int = 0
@@ -194,6 +199,30 @@ class ShadowSums:
     def priced(self) -> tuple[int | None, int | None, int]:
         """Decisions of known cost: the candidate's, the baseline's, and the candidate's with its second stage."""
         return self.candidate_priced, self.baseline_priced, self.candidate_whole or 0
+
+    @property
+    def counts_priced(self) -> bool:
+        return self.candidate_priced is not None or self.baseline_priced is not None
+
+    def __add__(self, other: "ShadowSums") -> "ShadowSums":
+        counting = [part for part in (self, other) if part.counts_priced]
+        costs = counting or (self, other)
+        return ShadowSums(
+            self.decisions + other.decisions,
+            self.agreed + other.agreed,
+            self.evaluation_errors + other.evaluation_errors,
+            sum(part.candidate_cost_nusd for part in costs),
+            sum(part.baseline_cost_nusd for part in costs),
+            _reported_sum(part.candidate_priced for part in counting),
+            _reported_sum(part.baseline_priced for part in counting),
+            (self.candidate_whole or 0) + (other.candidate_whole or 0),
+        )
+
+
+def _reported_sum(counts: Iterable[int | None]) -> int | None:
+    """Return the sum of the counts that were reported, or None if none was."""
+    reported = [count for count in counts if count is not None]
+    return sum(reported) if reported else None
 
 
 @value(frozen=True, slots=True)
@@ -233,11 +262,8 @@ class Rehearsed:
     mirror: MirrorSums = MirrorSums()
 
     def __add__(self, other: "Rehearsed") -> "Rehearsed":
-        a, b = self.shadow, other.shadow
-        priced = (_known_sum(x, a.decisions, y, b.decisions) for x, y in zip(a.priced, b.priced, strict=True))
         return Rehearsed(
-            ShadowSums(*map(add, a.counts, b.counts), *priced),
-            MirrorSums(*map(add, self.mirror.counts, other.mirror.counts)),
+            self.shadow + other.shadow, MirrorSums(*map(add, self.mirror.counts, other.mirror.counts))
         )
 
 

@@ -179,6 +179,7 @@ _TOKENS = (
     "A router that reports only dollars does not tell what another model would cost: pass usage=Usage(input=…, "
     "output=…) to record, or use a plan without a shadow stage."
 )
+_OLDER = "Routers of earlier releases do not report which costs they know: upgrade them."
 _WHO_REPORTS = (
     "Only routers with a client library or the router protocol report them, not those that use OFREP, flagd or "
     "/router/v1/events."
@@ -187,10 +188,10 @@ _WHO_REPORTS = (
 
 def _why_unpriced(models: Sequence[str] | None) -> str:
     if models is None:
-        return f"Either a model has no price, or routers report no tokens. {_TOKENS}"
+        return f"Either a model has no price, or routers report no tokens. {_TOKENS} {_OLDER}"
     if models:
         return f"No price: {', '.join(models[:5])}{' and others' if len(models) > 5 else ''}."
-    return f"All models have prices, but routers report no tokens. {_TOKENS}"
+    return f"All models have prices, but routers report no tokens. {_TOKENS} {_OLDER}"
 
 
 def _cost_gate(shadow: ShadowSums, cost_margin: float, unpriced: Sequence[str] | None) -> str | None:

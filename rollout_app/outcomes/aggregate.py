@@ -203,18 +203,20 @@ def _add_groups(mine: Groups, other: Groups) -> None:
 
 
 _PRICED = ("candidate_priced", "baseline_priced")
+_SHADOW_COSTS = ("candidate_cost_nusd", "baseline_cost_nusd")
 
 
 def _add_shadow(mine: Counts, other: Counts) -> None:
-    """Add shadow counts. The number of priced decisions stays known only if every part reports it."""
-    for name in _PRICED:
-        if mine and not (name in mine and name in other):
-            mine.pop(name, None)
-            other = {key: figure for key, figure in other.items() if key != name}
+    """Add shadow counts. As in `ShadowSums`: beside a part that reports its priced decisions, the costs of one that
+    does not are left out.
+    """
+    counts_mine, counts_other = (any(name in part for name in _PRICED) for part in (mine, other))
+    if counts_other and not counts_mine:
+        mine |= dict.fromkeys(_SHADOW_COSTS, 0)
     for name, figure in other.items():
         if name == "routes":
             _add_counts(mine.setdefault("routes", {}), figure)
-        else:
+        elif name not in _SHADOW_COSTS or counts_other or not counts_mine:
             mine[name] = mine.get(name, 0) + figure
 
 

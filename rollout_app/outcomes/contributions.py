@@ -119,8 +119,15 @@ def _mirror(mirror: ReportedMirror) -> Counts:
 
 
 def _shadow(shadow: ReportedShadow) -> Counts:
-    """Return the figures that the router reported."""
-    return {name: figure for name, figure in msgspec.structs.asdict(shadow).items() if figure is not None}
+    """Return the figures that the router reported.
+
+    Of a router that does not report how many decisions it priced, a candidate's cost of 0 beside a baseline's that is
+    above 0 is unknown. Then the baseline's is left out, too: otherwise the candidate would look cheap.
+    """
+    counts = {name: figure for name, figure in msgspec.structs.asdict(shadow).items() if figure is not None}
+    if shadow.candidate_priced is None and not shadow.candidate_cost_nusd:
+        counts["baseline_cost_nusd"] = 0
+    return counts
 
 
 def _slice(part: ReportedDiffering, by_record: bool) -> Figures:

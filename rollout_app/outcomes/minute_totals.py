@@ -280,34 +280,10 @@ def _rehearsed_sums(
     shadows: list[Mapping[str, Any]], mirrors: list[Mapping[str, Any]]
 ) -> tuple[ShadowSums, MirrorSums]:
     candidate, baseline = _routes(shadow.get("routes") or {} for shadow in shadows)
-    names = ("decisions", "agreed", "evaluation_errors", "candidate_cost_nusd", "baseline_cost_nusd")
-    ends = (
-        "n", "both", "only_candidate", "only_baseline", "neither", "candidate_cost_nusd",
-        "baseline_cost_nusd", "failed", "braked",
-    )  # fmt: skip
-    return (
-        ShadowSums(
-            **_added(shadows, names),
-            candidate_priced=_known(shadows, "candidate_priced"),
-            baseline_priced=_known(shadows, "baseline_priced"),
-            candidate_whole=sum(shadow.get("candidate_whole") or 0 for shadow in shadows),
-            candidate_routes=candidate,
-            baseline_routes=baseline,
-        ),
-        MirrorSums(**_added(mirrors, ends)),
-    )
-
-
-def _added(parts: list[Mapping[str, Any]], names: Iterable[str]) -> dict[str, int]:
-    return {name: sum(part.get(name, 0) for part in parts) for name in names}
-
-
-def _known(shadows: list[Mapping[str, Any]], name: str) -> int | None:
-    """Return the sum, or None if any part with decisions does not report it."""
-    counted = [shadow for shadow in shadows if shadow.get("decisions")]
-    if any(shadow.get(name) is None for shadow in counted):
-        return None
-    return sum(int(shadow[name]) for shadow in counted)
+    whole = Rehearsed()
+    for shadow, mirror in zip(shadows, mirrors, strict=True):
+        whole += Rehearsed(stored_sums.read_shadow(shadow), stored_sums.read_mirror(mirror))
+    return replace(whole.shadow, candidate_routes=candidate, baseline_routes=baseline), whole.mirror
 
 
 def _routes(parts: Iterator[Mapping[str, int]]) -> tuple[dict[str, int], dict[str, int]]:

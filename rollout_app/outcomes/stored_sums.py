@@ -130,6 +130,15 @@ def mirror(stored: str) -> MirrorSums:
     return _MIRROR.decode(stored)
 
 
+def read_shadow(stored: Mapping[str, Any]) -> ShadowSums:
+    """Like `shadow`, from JSON that has been read."""
+    return msgspec.convert(stored, ShadowSums)
+
+
+def read_mirror(stored: Mapping[str, Any]) -> MirrorSums:
+    return msgspec.convert(stored, MirrorSums)
+
+
 def histogram(stored: str) -> Histogram:
     read = _HISTOGRAM.decode(stored)
     return Histogram(zero=read.zero, counts=read.counts)

@@ -32,15 +32,30 @@ def test_it_stores_for_how_many_decisions_the_cost_is_known(plane: Plane, served
 
 
 @pytest.mark.parametrize("older_first", [True, False])
-def test_one_router_that_does_not_report_it_makes_it_unknown(
+def test_decisions_of_a_router_that_does_not_report_it_count_as_not_priced(
     plane: Plane, served: Served, older_first: bool
 ) -> None:
-    told = [shadow(served), shadow(served, candidate_priced=118, baseline_priced=118)]
+    """Regression: they erased the counts of the others, so "0 of 118 priced" became "unknown", and passed."""
+    newer = {
+        "candidate_priced": 118,
+        "baseline_priced": 110,
+        "candidate_cost_nusd": 7,
+        "baseline_cost_nusd": 8,
+    }
+    told = [shadow(served), shadow(served, **newer)]
     for one in told if older_first else reversed(told):
         assert plane.post(OUTCOMES, served.key, batch(one)).status == 202
     row = ArmTotals.objects.get()
-    assert "candidate_priced" not in row.shadow and "baseline_priced" not in row.shadow
-    assert row.shadow["decisions"] == 236
+    assert {name: row.shadow[name] for name in newer} == newer  # its costs stay out of both sums
+    assert (row.shadow["decisions"], row.shadow["agreed"]) == (236, 200)
+
+
+def test_a_candidate_without_any_cost_is_not_cheap(plane: Plane, served: Served) -> None:
+    """One of two older routers does not know what the candidate would cost."""
+    for one in (shadow(served), shadow(served, candidate_cost_nusd=0)):
+        assert plane.post(OUTCOMES, served.key, batch(one)).status == 202
+    row = ArmTotals.objects.get()
+    assert (row.shadow["candidate_cost_nusd"], row.shadow["baseline_cost_nusd"]) == (5_000, 9_000)
 
 
 @pytest.mark.parametrize("name", ["candidate_priced", "baseline_priced"])

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from rollout_app.engine.evidence import MirrorSums, ShadowSums
+from rollout_app.engine.evidence import MirrorSums, Rehearsed, ShadowSums
 from rollout_app.engine.shadow import SecondStageCosts, gate, lacks_costs, shadow_report, shown_report
 
 
@@ -87,6 +87,34 @@ def test_it_advances_only_if_the_projected_costs_are_known(
     )  # fmt: skip
     sentence = gate(shadow, min_decisions=200, cost_margin=0.1)
     assert (sentence is None) if word is None else (word in str(sentence) and "is not known" in str(sentence))
+
+
+OLDER = Rehearsed(ShadowSums(decisions=10, agreed=5, candidate_cost_nusd=100_000, baseline_cost_nusd=100_000))
+
+
+@pytest.mark.parametrize("older_first", [True, False])
+@pytest.mark.parametrize("priced", [0, 1_000])
+def test_decisions_of_older_routers_count_as_not_priced_beside_those_of_newer_ones(
+    older_first: bool, priced: int
+) -> None:
+    """Regression: 10 decisions of an older router erased "0 of 1,000 priced", and their costs passed the gate."""
+    newer = Rehearsed(ShadowSums(1_000, 0, 0, 12 * priced, 10 * priced, priced, 1_000))
+    both = (OLDER + newer if older_first else newer + OLDER).shadow
+    assert replace(both, decisions=1_000, agreed=0, candidate_whole=None) == newer.shadow
+    assert both.decisions == 1_010
+    sentence = str(gate(both, min_decisions=200, cost_margin=0.1))
+    assert ("+20.0%" if priced else "0 of 1,010 decisions have one") in sentence
+
+
+def test_a_few_decisions_of_newer_routers_do_not_vouch_for_many_of_older_ones() -> None:
+    many = Rehearsed(replace(OLDER.shadow, decisions=1_000))
+    few = Rehearsed(
+        ShadowSums(
+            decisions=10, candidate_cost_nusd=1, baseline_cost_nusd=2, candidate_priced=10, baseline_priced=10
+        )
+    )
+    assert "10 of 1,010" in str(gate((many + few).shadow, min_decisions=200, cost_margin=0.1))
+    assert gate((many + OLDER).shadow, min_decisions=200, cost_margin=0.1) is None
 
 
 CHEAP = ShadowSums(
