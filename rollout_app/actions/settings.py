@@ -12,7 +12,7 @@ from controlplane.core.errors import AlreadyExists, InvalidInput, NotFound, Prec
 from policies_app.actions.workloads import require_reach
 from policies_app.models import Workload
 from rollout_app.engine import plans
-from rollout_app.engine.guardrails import DEFAULT_GUARDRAILS, METRICS
+from rollout_app.engine.guardrails import DEFAULT_GUARDRAILS, LEAST_WEIGHT, METRICS
 from rollout_app.engine.metrics import RATIOS, Metric
 from rollout_app.models import GuardrailOverride, Plan
 
@@ -229,8 +229,8 @@ def _checked(metric: str, margin: float | None, weight: float | None, bound: flo
             else "A share of tasks, 0.02 = 2 points"
         )
         problems.append({"path": "margin", "message": f"{what}; above 0 and below {10 if is_cost else 1}."})
-    if weight is not None and not 0 < weight <= 1:
-        problems.append({"path": "weight", "message": "Above 0 and up to 1."})
+    if weight is not None and not LEAST_WEIGHT <= weight <= 1:
+        problems.append({"path": "weight", "message": f"From {LEAST_WEIGHT:f} up to 1."})
     if bound is not None and not 0 < bound < (1e18 if is_cost else 1):
         what = (
             "Nano-dollars per success, above 0."

@@ -14,6 +14,7 @@ from rollout_app.engine.reference import Reference
 from rollout_app.engine.values import value
 
 METRICS = tuple(Metric)
+LEAST_WEIGHT = 1e-6  # a smaller one counts for nothing, and its logarithm may not exist
 
 
 @value(frozen=True, slots=True)
@@ -107,7 +108,7 @@ def _overridden(override: Mapping[str, Any]) -> Guardrail:
     guardrail = Guardrail(
         metric,
         default.margin if margin is None else float(margin),
-        default.weight if weight is None else float(weight),
+        default.weight if weight is None else _least(float(weight)),
         None if bound is None else float(bound),
     )
     if not guardrail.margin > 0 or not guardrail.weight > 0:
@@ -115,3 +116,8 @@ def _overridden(override: Mapping[str, Any]) -> Guardrail:
     if bound is not None and not 0 < float(bound) < (math.inf if metric in RATIOS else 1):
         raise ValueError(f"{guardrail.name}: the bound {bound} is out of range")
     return guardrail
+
+
+def _least(weight: float) -> float:
+    """Return a weight that can be used in place of a stored one below the least that is accepted today."""
+    return max(weight, LEAST_WEIGHT) if weight > 0 else weight

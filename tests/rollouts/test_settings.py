@@ -44,6 +44,15 @@ def test_it_refuses_a_value_out_of_range_and_names_its_unit(
     assert getattr(GuardrailOverride.objects.get(), name) == accepted
 
 
+@pytest.mark.parametrize("weight", [1e-200, 9e-7])
+def test_it_refuses_a_weight_that_counts_for_nothing(weight: float) -> None:
+    """Regression: with 1e-200, every evaluation of a ratio raised, and the rollout held for good."""
+    workload = builders.workload()
+    with pytest.raises(InvalidInput, match="From 0.000001 up to 1"):
+        actions.set_guardrail(workload, QUALITY, actor=SYSTEM, reason="r", weight=weight)
+    assert actions.set_guardrail(workload, QUALITY, actor=SYSTEM, reason="r", weight=1e-6).weight == 1e-6
+
+
 def test_it_names_every_problem_at_once() -> None:
     workload = builders.workload()
     with pytest.raises(InvalidInput) as error:

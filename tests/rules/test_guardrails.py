@@ -331,6 +331,23 @@ def test_it_passes_if_nothing_failed_before_and_both_arms_fail_alike_now() -> No
     assert opened.judge(4).verdicts[0].result is VerdictResult.PASS
 
 
+@pytest.mark.parametrize("weight", [5e-324, 1e-200, 1e-162])
+@pytest.mark.parametrize("how", ["stored in the workload", "stored in the rollout"])
+def test_a_tiny_weight_from_an_earlier_release_stops_nothing(weight: float, how: str) -> None:
+    """Regression: its square is 0, and the logarithm of that raised: "Part of the evidence could not be computed"."""
+    own = guardrails_for(
+        [{"metric": "quality", "weight": weight}, {"metric": "quality", "weight": weight, "bound": 0.7}]
+    )
+    if how == "stored in the rollout":
+        own = tuple(replace(g, weight=weight) if g.metric is Metric.QUALITY else g for g in own)
+    opened = Accumulator.open(own, STAGES, REFERENCE)
+    for minute in range(20):
+        opened.add(stratum(4, minute, arm(1_000), arm(1_000)))
+    judgement = opened.judge(4)
+    assert judgement.broken == () and not opened.failed
+    assert {verdict.result for verdict in judgement.verdicts if verdict.gates} == {VerdictResult.PASS}
+
+
 def test_it_does_not_wait_for_a_figure_that_the_baseline_never_reported() -> None:
     opened = Accumulator.open(guardrails_for(), STAGES, replace(REFERENCE, latency_edge=None))
     assert "latency_tail" not in [verdict.name for verdict in opened.judge(1).open]

@@ -9,6 +9,7 @@ from functools import lru_cache
 
 _LOG_2 = math.log(2)
 _SQRT_2, _SQRT_2_PI = math.sqrt(2), math.sqrt(2 * math.pi)
+_LEAST_ALPHA = 1e-100
 _FAR = -30.0  # below it, `erfc` approaches the smallest double; the asymptotic series is exact to 1e-9 there
 
 
@@ -31,8 +32,11 @@ def log_e_normal(s: float, v: float, rho: float) -> float:
 
 @lru_cache(maxsize=1024)
 def rho_for(v: float, alpha: float) -> float:
-    """Return the rho that makes the boundary at level `alpha` tightest around variance `v`."""
-    return v / (-_lambert_w_minus_1(-((2 * alpha) ** 2) / math.e) - 1)
+    """Return the rho that makes the boundary at level `alpha` tightest around variance `v`.
+
+    `alpha` has a lower limit, because the square of a tiny one is 0, whose logarithm does not exist. Any rho is valid.
+    """
+    return v / (-_lambert_w_minus_1(-((2 * max(alpha, _LEAST_ALPHA)) ** 2) / math.e) - 1)
 
 
 def bound_normal(v: float, alpha: float, rho: float) -> float:
