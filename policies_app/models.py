@@ -99,6 +99,9 @@ class Workload(models.Model):
     )
     # Seconds before an outcome may be judged, because graders and users answer late.
     outcome_lag_s = models.PositiveIntegerField(default=900, validators=[MaxValueValidator(86_400)])
+    # When the success signal or the unit last changed. Earlier outcomes mean something else, so rollouts do not
+    # measure their baseline on them. None: never.
+    measured_since = models.DateTimeField(null=True, blank=True, editable=False)
     version = models.PositiveIntegerField(default=1)  # for If-Match
     created_at = models.DateTimeField(auto_now_add=True)
 

@@ -5,13 +5,15 @@ from typing import Any
 
 from controlplane.access import permissions
 from controlplane.access.models import Role
-from controlplane.core import reasons
+from controlplane.core import clock, reasons
 from controlplane.core.actors import Actor
 from policies_app.actions.assignments import refuse_under_way, republish_unit
 from policies_app.audited_rows import create_row, edit_row
 from policies_app.models import Workload
 
 DESCRIBES = {"description"}  # fields that no router and no rollout uses
+# Fields that determine what an outcome means: what grades it, and whose tasks are counted together.
+MEASURED_BY = {"unit", "success_signal"}
 # Fields that an approval covers along with the guardrails (`rollout_app.actions.approvals`).
 JUDGED_BY = {"unit", "quality_bar", "success_signal", "outcome_lag_s", "latency_tolerance_ms"}
 
@@ -34,6 +36,9 @@ def edit_workload(
             refuse_under_way(workload, judging)
 
     def publish(workload: Workload, changed: Mapping[str, Any]) -> None:
+        if MEASURED_BY & changed.keys():
+            workload.measured_since = clock.now()
+            workload.save(update_fields=["measured_since"])
         if "unit" in changed:
             republish_unit(workload)
 

@@ -21,10 +21,13 @@ DAYS = 7  # how far back to measure: a whole week covers every hour and weekday 
 
 
 def reference(rollout: Rollout, now: datetime) -> Reference:
-    """Measure the baseline over its last days, including this rollout's own baseline arm."""
+    """Measure the baseline over its last days, including this rollout's own baseline arm.
+
+    What another success signal graded, or another unit counted together, is left out.
+    """
     arm, latency, cost, groups = ArmSums(), Histogram(), Histogram(), dict[int, Group]()
     cells = CellHalves()
-    for row in _rows(rollout, now - timedelta(days=DAYS)):
+    for row in _rows(rollout, _since(rollout.workload, now)):
         cells.add(row["part"], stored_sums.groups(row["cells"]))
         arm += stored_sums.arm_sums(row)
         latency.merge(stored_sums.histogram(row["latency_histogram"]))
@@ -41,6 +44,12 @@ def reference(rollout: Rollout, now: datetime) -> Reference:
         candidate_mechanisms=mechanisms(rollout.candidate.document),
         cells=cells.sums or None,
     )
+
+
+def _since(workload: Workload, now: datetime) -> datetime:
+    """Return the first minute to measure: a week ago, or the first whole minute under the present criteria."""
+    week = now - timedelta(days=DAYS)
+    return week if workload.measured_since is None else max(week, workload.measured_since)
 
 
 class CellHalves:

@@ -11,13 +11,14 @@ from django.db import IntegrityError, transaction
 from controlplane.audit.models import Entry
 from controlplane.core import clock
 from controlplane.core.actors import SYSTEM
-from policies_app.actions import edit_environment
+from policies_app.actions import edit_environment, edit_workload
 from policies_app.models import Revision
 from rollout_app import actions
 from rollout_app.engine.states import ACTIVE, State
 from rollout_app.engine.stats.rates import HARM_GRID, SAFE_GRID, log_e_alone, margin_odds_ratio
 from rollout_app.evaluation.reconcile import reconcile
 from rollout_app.models import Rollout, Transition, VerdictRecord
+from rollout_app.outcomes import baseline
 from tests.support import builders, places
 from tests.support.places import ANNA, BEN, approve_stage
 from tests.support.traffic import Traffic
@@ -56,6 +57,35 @@ def test_it_holds_while_paused_despite_good_evidence() -> None:
     rollout = actions.pause_rollout(running(minutes=60), actor=BEN, reason="look")
     assert reconcile(rollout.pk) == "hold"
     assert Rollout.objects.get(pk=rollout.pk).hold_code == "paused"
+
+
+@pytest.mark.parametrize("change", [{"success_signal": "satisfaction"}, {"unit": "user"}])
+def test_it_measures_the_baseline_only_since_its_success_signal_or_unit_last_changed(
+    change: dict[str, Any],
+) -> None:
+    """Regression: what another signal had graded stayed in the reference for a week, and moved the margins."""
+    rollout = places.approved(
+        plan=PLAN, prepare=lambda workload: edit_workload(workload, actor=SYSTEM, reason="r", **change)
+    )
+    traffic = Traffic(rollout, start=clock.now() - timedelta(days=1)).before(success=0.5)
+    rollout = actions.start_rollout(rollout, actor=BEN, reason="now")
+    assert rollout.reference["outcomes"] == 0
+    traffic.minute = clock.now() + timedelta(minutes=1)
+    traffic.before(tasks=1_500)
+    measured = baseline.reference(rollout, clock.now())
+    assert measured.outcomes == 1_500 and measured.rates["failure"] < 0.15
+
+
+def test_other_changes_of_a_workload_keep_what_was_measured() -> None:
+    """A tolerance is applied to the histogram of latencies, so it needs no new measurement."""
+    change: dict[str, Any] = {"latency_tolerance_ms": 400, "quality_bar": "0.95", "outcome_lag_s": 60}
+    rollout = places.approved(
+        plan=PLAN, prepare=lambda workload: edit_workload(workload, actor=SYSTEM, reason="r", **change)
+    )
+    Traffic(rollout, start=clock.now() - timedelta(days=1)).before()
+    rollout = actions.start_rollout(rollout, actor=BEN, reason="now")
+    assert rollout.reference["outcomes"] == 2_000
+    assert rollout.reference["rates"]["latency_tail"] > 0.3
 
 
 def test_while_it_calibrates_it_counts_what_it_has_so_far() -> None:

@@ -1,0 +1,13 @@
+from django.db import migrations, models
+
+
+class Migration(migrations.Migration):
+    dependencies = [("policies_app", "0013_mirror_budget")]
+
+    operations = [
+        migrations.AddField(
+            model_name="workload",
+            name="measured_since",
+            field=models.DateTimeField(blank=True, editable=False, null=True),
+        ),
+    ]
