@@ -159,15 +159,18 @@ def _mismatch(rollout: RolloutView, judgement: Judgement) -> str:
 def _unhealthy(evidence: Evidence) -> str | None:
     """Return a sentence if the baseline fails unusually often too: the provider has a problem, so hold.
 
-    The limit allows for one standard error: two failures among the 20 tasks of an hour are no outage.
+    The limit allows for one standard error of the difference: two failures among the 20 tasks of an hour are no
+    outage, and a rate that was measured on 1,000 outcomes may be a point too low.
     """
+    outcomes = max(1, evidence.reference.outcomes)
     margins = {v.metric: v.margin for v in evidence.judgement.verdicts if v.name == v.metric}
     for metric in (Metric.FAILURE, Metric.ERROR, Metric.FALLBACK):
         n, x = count(metric, evidence.baseline_last_hour)
         if n < _HEALTH_TASKS:
             continue
         p_ref, rate = _usual(metric, evidence), x / n
-        limit = p_ref + _HEALTH_FACTOR * margins.get(metric, 1.0) + sqrt(rate * (1 - rate) / n)
+        se = sqrt(rate * (1 - rate) / n + p_ref * (1 - p_ref) / outcomes)
+        limit = p_ref + _HEALTH_FACTOR * margins.get(metric, 1.0) + se
         if rate > limit:
             return (
                 f"The baseline has problems too: {figure(metric)} {rate:.1%} in the last hour, {p_ref:.1%} "

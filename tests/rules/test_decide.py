@@ -21,7 +21,7 @@ from rollout_app.engine.evidence import (
     Telemetry,
 )
 from rollout_app.engine.guardrails import guardrails_for
-from rollout_app.engine.holds import Evidence
+from rollout_app.engine.holds import Evidence, reasons_to_hold
 from rollout_app.engine.judgement import Judgement, StageTally
 from rollout_app.engine.metrics import Metric
 from rollout_app.engine.states import State
@@ -153,6 +153,23 @@ def test_it_holds_at_each_border(
     rollout: RolloutView, changes: dict[str, Any], fleet: FleetView, expected: str
 ) -> None:
     assert decided(rollout, evidence(GOOD, **changes), fleet) == expected
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "rate", "held"), [(1_000, 0.094, False), (1_000, 0.096, True), (10**6, 0.094, True)]
+)
+def test_a_rate_that_was_measured_on_few_outcomes_may_be_too_low(
+    outcomes: int, rate: float, held: bool
+) -> None:
+    """Regression: with a margin of .2 points, one healthy baseline in seven was called unwell."""
+    opened = Accumulator.open(guardrails_for([{"metric": "failure", "margin": 0.002}]), STAGES, REFERENCE)
+    seen = evidence(
+        opened.judge(1),
+        reference=replace(REFERENCE, outcomes=outcomes),
+        baseline_last_hour=arm(12_000, failure=rate),
+    )
+    reasons = {reason.code for reason in reasons_to_hold(view(), seen, FLEET, NOW)}
+    assert ("baseline_unhealthy" in reasons) is held
 
 
 def test_it_holds_without_traffic() -> None:
