@@ -19,13 +19,14 @@ from rollout_app.engine.evidence import (
 )
 from rollout_app.engine.guarded import Failures, for_display, or_failed
 from rollout_app.engine.guardrails import Guardrail
-from rollout_app.engine.judgement import Judgement, StageTally, UnitsSeen, forecast
-from rollout_app.engine.measures.base import DEFAULT, RESTARTS, Conditions, Tuning, WindowView
+from rollout_app.engine.judgement import Judgement, StageTally, UnitsSeen, forecast, windows_of
+from rollout_app.engine.measures.base import DEFAULT, RESTARTS, Conditions, Measure, Tuning
 from rollout_app.engine.measures.outlook import Pace, pace_of
 from rollout_app.engine.measures.rates import RateDifference
-from rollout_app.engine.measures.shares import Shares, both_expected
-from rollout_app.engine.measures.slices import FollowedSlices, differing_sums
+from rollout_app.engine.measures.shares import Shares
+from rollout_app.engine.measures.slices import FollowedSlices
 from rollout_app.engine.measures.units import Units
+from rollout_app.engine.measures.views import compared_view, lone_view
 from rollout_app.engine.metrics import Metric
 from rollout_app.engine.reference import Reference
 from rollout_app.engine.stats.combine import LOG_AMBER, LOG_SAFE, LOG_SUSPICION, weighted
@@ -35,10 +36,10 @@ from rollout_app.engine.values import replace
 from rollout_app.engine.verdicts import (
     Verdict,
     VerdictResult,
+    beside_the_point,
     detailed,
     judge,
     not_judged,
-    set_aside,
     with_named_slices,
 )
 from rollout_app.engine.windows import MAX_MINUTES, close_windows, merge_groups
@@ -48,7 +49,6 @@ FORMAT = 5
 READABLE = (4, 5)  # 4: sums by stage, without shares, slices, differing tasks and cells
 _SHARES = "missing shares"
 _ALL_DIFFER = 0.95  # if at least this share of tasks differs, all tasks count as differing
-_CHEAPER = "Cost per success is shown to be safe, so this rate is displayed but not judged."
 
 
 class Accumulator:
@@ -66,9 +66,12 @@ class Accumulator:
         self.reference = reference
         self.tuning = tuning
         self.compared = [i for i, stage in enumerate(stages) if stage.mode == "percentage"]
+        # A plan of a full stage alone without a minimum time (a revert) ends at once: nothing is judged in it.
+        self.alone = [
+            i for i, stage in enumerate(stages) if stage.mode == "full" and (i or stage.min_minutes)
+        ]
         shares = {stage.harm_share for stage in stages}
-        restarts = self.compared[1 : 1 + RESTARTS]
-        self.measures = {g.name: g.measure(reference, shares, restarts, tuning) for g in guardrails}
+        self.measures = {g.name: g.measure(reference, shares, self._restarts(g), tuning) for g in guardrails}
         self.why_not = {g.name: g.why_not(reference) for g in guardrails}
         self.tallies: dict[int, StageTally] = {}
         self.cursors: dict[int, int] = {}
@@ -80,6 +83,14 @@ class Accumulator:
         self.recent: list[list[int]] = []  # [minute, *HEALTH] of the baseline over the last closed hour
         # By guardrail or part. If there are any, the sums can be judged but must not be stored.
         self.failed = Failures()
+
+    def _restarts(self, guardrail: Guardrail) -> list[int]:
+        """Return the later stages from which harm also counts separately. A bound needs no baseline, so it is judged in
+        the full stage too.
+        """
+        if guardrail.bound is None or not self.compared:
+            return self.compared[1 : 1 + RESTARTS]
+        return (self.compared[1 : 1 + RESTARTS - len(self.alone)] + self.alone)[:RESTARTS]
 
     @classmethod
     def open(
@@ -132,38 +143,39 @@ class Accumulator:
         if window.groups:
             self.groups = merge_groups((self.groups, window.groups))
         self.tallies.setdefault(stage, StageTally()).add(window)
-        if stage not in self.compared:
+        guard, measures = self.failed.guard, self.measures
+        if stage in self.compared:
+            guard(_SHARES, partial(self.shares.take, window), None)
+            followed = self.followed if self.tuning.slices else None
+            view = compared_view(window, self.units, followed, self.failed)
+        elif stage in self.alone:
+            measures = self._bounds
+            view = lone_view(window, self.units)
+        else:
             return
-        guard = self.failed.guard
-        guard(_SHARES, partial(self.shares.take, window), None)
-        view = self._view(window)
-        for name, measure in self.measures.items():
+        for name, measure in measures.items():
             guard(name, partial(measure.take, view), None)
 
-    def _view(self, window: ClosedWindow) -> WindowView:
-        t, c, guard = window.candidate, window.baseline, self.failed.guard
-        nt, nc = both_expected(window)
-        failures = self.units.take(window) if self.units else [(t.graded, t.failures, c.graded, c.failures)]
-        return WindowView(
-            window,
-            failures,
-            (nt - min(nt, t.graded), nt, nc - min(nc, c.graded), nc),
-            (nt - min(nt, t.costs.n), nt, nc - min(nc, c.costs.n), nc),
-            guard("differing tasks", partial(differing_sums, window), None),
-            guard("slices", partial(self.followed.take, window), {}) if self.tuning.slices else {},
-        )
+    @property
+    def _bounds(self) -> dict[str, Measure]:
+        return {g.name: self.measures[g.name] for g in self.guardrails if g.bound is not None}
 
     def take_late(self, late: Mapping[int, Late]) -> bool:
         """Add what arrived late so far, by stage. Return whether anything was new.
 
         Late tasks count as missing. Where decisions are counted, they were counted as missing already.
         """
-        more_by_stage = self.shares.take_late({at: more for at, more in late.items() if at in self.compared})
-        for more in more_by_stage:
-            if not self._decisions_are_known:
+        compared = self.shares.take_late({at: more for at, more in late.items() if at in self.compared})
+        alone = [(at, self.shares.take_late({at: late[at]}, alone=True)) for at in self.alone if at in late]
+        if not self._decisions_are_known:
+            for more in compared:
                 for name, measure in self.measures.items():
                     self.failed.guard(name, partial(measure.miss, more.candidate, more.baseline), None)
-        return bool(more_by_stage)
+            for at, news in alone:
+                for more in news:
+                    for name, measure in self._bounds.items():
+                        self.failed.guard(name, partial(measure.miss, more.candidate, 0, at), None)
+        return bool(compared) or any(news for _, news in alone)
 
     @property
     def _decisions_are_known(self) -> bool:
@@ -179,7 +191,7 @@ class Accumulator:
         """
         conditions = self.conditions()
         share = self._share_after(stage)
-        verdicts = self._beside_the_point([self._verdict(one, conditions, share) for one in self.guardrails])
+        verdicts = beside_the_point([self._verdict(one, conditions, share) for one in self.guardrails])
         log_e = weighted((v.weight, v.log_e_counted) for v in verdicts)
         broken = [f"{what} ({error})" for what, error in self.failed.items() if what not in self.measures]
         broken += [what for verdict in verdicts for what in verdict.broken]
@@ -252,17 +264,6 @@ class Accumulator:
             return None
         return min(1.0, share + 2 * math.sqrt(deff * max(share * (1 - share), 1 / n) / n))
 
-    def _beside_the_point(self, verdicts: list[Verdict]) -> list[Verdict]:
-        """Set aside the guardrails that are judged only while cost per success is not shown to be safe."""
-        cheaper = any(v.name == Metric.COST_PER_SUCCESS and v.result is VerdictResult.PASS for v in verdicts)
-        if not cheaper:
-            return verdicts
-        return [
-            # An owner's absolute bound holds whatever the tasks cost.
-            set_aside(v, _CHEAPER) if v.metric.spec.unless_cheaper and v.name == v.metric else v
-            for v in verdicts
-        ]
-
     def _furthest(self, stage: int, verdicts: Sequence[Verdict], conditions: Conditions) -> int | None:
         """Return the furthest stage that the evidence allows, if the plan's stages may be skipped."""
         gating = [v for v in verdicts if v.gates]
@@ -298,17 +299,16 @@ class Accumulator:
 
     def detailed(self, judgement: Judgement) -> Judgement:
         """Add to a fresh judgement each verdict's interval, sums and windows."""
-        windows = tuple(
-            (stage, tally.strata, tally.first_minute or 0, tally.last_minute or 0)
-            for stage, tally in sorted(self.tallies.items())
-            if stage in self.compared
-        )
-        conditions = self.conditions()
+
+        compared = windows_of(self.tallies, self.compared)
+        alone_too = windows_of(self.tallies, [*self.compared, *self.alone])
+        conditions, bounds = self.conditions(), self._bounds
 
         def with_details(verdict: Verdict) -> Verdict:
             measure = self.measures[verdict.name]
             what = f"the details of {verdict.name}"
             named = verdict if verdict.slices else _with_slices(verdict)
+            windows = alone_too if verdict.name in bounds else compared
             return for_display(what, lambda: detailed(named, measure, conditions, windows), named)
 
         return replace(judgement, verdicts=tuple(map(with_details, judgement.verdicts)))

@@ -167,9 +167,8 @@ class Group:
 class ShadowSums:
     """Reported decisions that were made but not enforced. Sums add up with `+`, without the routes.
 
-    Routers of earlier releases do not report for how many decisions they know the costs. Beside decisions of routers
-    that do, theirs count as not priced, and their costs stay out of both sums: only a fleet without any counts is
-    judged by its sums alone.
+    Routers of earlier releases do not report how many decisions they priced. Beside routers that do, theirs count as
+    not priced, and their costs stay out: only a fleet without any counts is judged by its sums alone.
     """
 
     decisions: int = 0

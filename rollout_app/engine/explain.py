@@ -31,7 +31,7 @@ def change(verdict: Verdict, value: float | None) -> str:
     """Format a value of the verdict's figure: "+2.1 points", "+10.0 %", or without a sign for an absolute bound."""
     if value is None:
         return "unknown"
-    absolute = verdict.name != verdict.metric
+    absolute = verdict.is_bound
     if verdict.metric in RATIOS:
         if not absolute:
             return (
@@ -45,7 +45,7 @@ def change(verdict: Verdict, value: float | None) -> str:
 
 def harm_of(verdict: Verdict, stages: Sequence[Stage]) -> str:
     """Return one clause: the figure, the number of tasks, the margin, and the slices that are hurt."""
-    limit = "margin" if verdict.name == verdict.metric else "bound"
+    limit = "bound" if verdict.is_bound else "margin"
     return f"{_seen(verdict, stages)}, {limit} {change(verdict, verdict.margin)}{_where(verdict)}"
 
 
@@ -63,7 +63,7 @@ def lacking_of(verdict: Verdict, stages: Sequence[Stage]) -> str:
 
 def _is_floor(verdict: Verdict) -> bool:
     """Return whether it is an absolute guardrail that the figure may not fall below."""
-    return verdict.name != verdict.metric and verdict.metric.spec.lower_is_worse
+    return verdict.is_bound and verdict.metric.spec.lower_is_worse
 
 
 def _seen(verdict: Verdict, stages: Sequence[Stage]) -> str:
@@ -72,8 +72,13 @@ def _seen(verdict: Verdict, stages: Sequence[Stage]) -> str:
     n = f"{verdict.n_candidate:,.0f} against {verdict.n_baseline:,.0f} tasks"
     if verdict.result is VerdictResult.NO_DATA:
         note = f". {verdict.note.rstrip('.')}" if verdict.note else ""
-        return f"{what}: nothing to judge by yet ({n}){note}"
+        return f"{what}: {'it cannot be judged' if _heard_of(verdict) else 'nothing to judge by yet'} ({n}){note}"
     return f"{what} {change(verdict, verdict.estimate)} on {n}{_later(verdict, stages)}"
+
+
+def _heard_of(verdict: Verdict) -> bool:
+    """Return whether there are tasks to judge by: of both arms, or of the candidate for an absolute bound."""
+    return bool(verdict.n_candidate) and (verdict.is_bound or bool(verdict.n_baseline))
 
 
 def _later(verdict: Verdict, stages: Sequence[Stage]) -> str:
@@ -165,17 +170,29 @@ def _tasks_needed(judgement: Judgement) -> str:
     still = judgement.open
     if not still:
         return "The stage's minimum tasks and minutes."
-    unheard = [figure(verdict.metric) for verdict in still if verdict.result is VerdictResult.NO_DATA]
-    if unheard:
-        return f"The first reports of {', '.join(unheard)}: there are none yet."
-    unknown = [figure(verdict.metric) for verdict in still if verdict.needed_tasks is None]
+    no_data = [verdict for verdict in still if verdict.result is VerdictResult.NO_DATA]
+    if undefined := [verdict for verdict in no_data if _heard_of(verdict)]:
+        return f"{_noted(undefined)}A person advances the rollout or rolls it back. {_INSTEAD}"
+    if no_data:
+        unheard = ", ".join(figure(verdict.metric) for verdict in no_data)
+        return f"The first reports of {unheard}: there are none yet."
+    unknown = [verdict for verdict in still if verdict.needed_tasks is None]
     if unknown:
+        names = ", ".join(figure(verdict.metric) for verdict in unknown)
         return (
-            f"The number of further tasks for {', '.join(unknown)} cannot be estimated yet: at the rates so far "
-            "the evidence does not grow."
-        )
+            f"The number of further tasks for {names} cannot be estimated yet: at the rates so far the evidence does "
+            f"not grow. {_noted(unknown)}"
+        ).rstrip()
     needed = max(verdict.needed_tasks or 0 for verdict in still)
     return f"About {_round(needed):,} more candidate tasks, if the candidate is no worse."
+
+
+_INSTEAD = "In later rollouts, an absolute bound can take the place of this guardrail."
+
+
+def _noted(verdicts: Sequence[Verdict]) -> str:
+    """Return the verdicts' notes, each with a space after it."""
+    return "".join(f"{note} " for note in dict.fromkeys(verdict.note for verdict in verdicts) if note)
 
 
 def _round(n: int) -> int:

@@ -70,7 +70,8 @@ def reasons_to_hold(
     if stage.mode == "shadow":
         yield from _shadow(rollout, evidence)
     if evidence.judgement.log_e >= LOG_AMBER:
-        yield HoldReason("amber", _amber(rollout, evidence.judgement), _ALONE if stage.mode == "full" else "")
+        alone = stage.mode == "full" and not any(v.is_bound for v in evidence.judgement.harmful)
+        yield HoldReason("amber", _amber(rollout, evidence.judgement), _ALONE if alone else "")
     if stage.mode == "percentage":
         yield from _inconclusive(rollout, evidence)
     yield from _too_early(rollout, evidence, now)
@@ -81,8 +82,8 @@ def reasons_to_hold(
 
 
 _ALONE = (
-    "No baseline runs at full, so more tasks do not change this evidence. A person completes the rollout or rolls it "
-    "back."
+    "No baseline runs at full, so more tasks change only the evidence on absolute bounds, not this. A person completes "
+    "the rollout or rolls it back."
 )
 
 

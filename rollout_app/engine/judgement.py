@@ -1,7 +1,7 @@
 """The result of one evaluation: verdicts, missing shares, and the overall evidence. Plain data."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
@@ -64,6 +64,17 @@ class StageTally:
             self.first_minute = window.first_minute
         if self.last_minute is None or window.last_minute > self.last_minute:
             self.last_minute = window.last_minute
+
+
+def windows_of(
+    tallies: Mapping[int, StageTally], stages: Sequence[int]
+) -> tuple[tuple[int, int, int, int], ...]:
+    """Return (stage, number of windows, first and last minute) of these stages."""
+    return tuple(
+        (stage, tally.strata, tally.first_minute or 0, tally.last_minute or 0)
+        for stage, tally in sorted(tallies.items())
+        if stage in stages
+    )
 
 
 _TALLY_FIELDS = tuple(field.name for field in fields(StageTally))

@@ -75,6 +75,11 @@ class Verdict:
     failed: str = ""  # the error's name if the guardrail could not be judged; then it never passes
 
     @property
+    def is_bound(self) -> bool:
+        """Whether it is an absolute guardrail, which is judged without the baseline."""
+        return self.name != self.metric
+
+    @property
     def waited_for(self) -> bool:
         """Whether the rollout waits for it: it must pass, and more tasks may make it pass."""
         return self.gates and self.result is VerdictResult.INCONCLUSIVE
@@ -147,7 +152,7 @@ def judge(
         deff=conditions.deff,
         parts=parts,
         differing=conditions.differing,
-        note=why_not or measure.note(),
+        note=why_not or for_display("the note", lambda: measure.note(margin, conditions), ""),
         success_shift=conditions.success_shift if guardrail.metric.spec.priced else {},
         failed=failed,
     )
@@ -194,6 +199,21 @@ def set_aside(verdict: Verdict, note: str) -> Verdict:
     return replace(
         verdict, result=result, gates=False, counted=False, log_e_counted=-math.inf, parts=parts, note=note
     )
+
+
+_CHEAPER = "Cost per success is shown to be safe, so this rate is displayed but not judged."
+
+
+def beside_the_point(verdicts: list[Verdict]) -> list[Verdict]:
+    """Set aside the guardrails that are judged only while cost per success is not shown to be safe."""
+    cheaper = any(v.name == Metric.COST_PER_SUCCESS and v.result is VerdictResult.PASS for v in verdicts)
+    if not cheaper:
+        return verdicts
+    return [
+        # An owner's absolute bound holds whatever the tasks cost.
+        set_aside(v, _CHEAPER) if v.metric.spec.unless_cheaper and not v.is_bound else v
+        for v in verdicts
+    ]
 
 
 def with_named_slices(verdict: Verdict) -> Verdict:

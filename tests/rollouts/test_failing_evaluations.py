@@ -36,7 +36,7 @@ EVIDENCE = [
     f"{MEASURES}.shares.Shares.verdicts",
     f"{MEASURES}.shares.Shares.differing_mismatch",
     f"{MEASURES}.slices.FollowedSlices.take",
-    "rollout_app.engine.accumulator.differing_sums",
+    "rollout_app.engine.measures.views.differing_sums",
     "rollout_app.engine.accumulator.Accumulator.conditions",
     "rollout_app.engine.accumulator.Accumulator._srm",
     "rollout_app.engine.accumulator.Accumulator.from_dict",

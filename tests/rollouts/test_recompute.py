@@ -130,6 +130,32 @@ def test_it_recomputes_every_guardrail(candidate: float) -> None:
     assert (word == "roll_back") is (evidence is not None and evidence >= math.log(20))
 
 
+@pytest.mark.parametrize(("candidate", "word"), [(0.92, "hold"), (0.5, "roll_back")])
+def test_an_absolute_bound_rolls_back_in_the_full_stage_and_can_be_recomputed(
+    candidate: float, word: str
+) -> None:
+    """Regression: "at most 15 % failures" was never judged in the full stage, and the rollout completed."""
+
+    def prepare(workload: Workload) -> None:
+        actions.set_guardrail(workload, "failure", actor=SYSTEM, bound=0.15)
+
+    plan = [{"mode": "percentage", "share_pcm": 50_000}, {"mode": "full", "min_minutes": 600}]
+    rollout = places.approved(plan=plan, prepare=prepare)
+    minutes = Traffic(rollout, start=clock.now() - timedelta(hours=9)).before()
+    rollout = actions.start_rollout(rollout, actor=BEN, reason="now")
+    places.router(rollout)
+    minutes.minutes(10)
+    rollout = actions.advance_rollout(rollout, actor=BEN, reason="on")
+    places.router(rollout)
+    minutes.minutes(10, candidate=candidate)
+    assert reconcile(rollout.pk) == word
+    script, told = recompute(), answered(rollout, "")
+    rows = [row for row in answered(rollout, "/verdicts")["items"] if row["guardrail"] == "failure_bound"]
+    assert rows and rows[-1]["data"]["n_candidate"] > 2_000
+    for row in rows:
+        assert script.differences(told, row) == {}
+
+
 def test_it_detects_a_changed_row() -> None:
     rollout = under_way(candidate=0.7)
     reconcile(rollout.pk)

@@ -15,7 +15,7 @@ from rollout_app.engine.measures.base import (
     guarded,
 )
 from rollout_app.engine.measures.rate_parts import Rate, RatePart
-from rollout_app.engine.measures.ratio_parts import Ratio, RatioPart
+from rollout_app.engine.measures.ratio_parts import Ratio, RatioPart, above_cap
 from rollout_app.engine.metrics import Metric
 from rollout_app.engine.reference import Reference
 from rollout_app.engine.stats import missing, rates, ratios
@@ -162,10 +162,22 @@ class RatioBound(Ratio):
         }
         return later.safe(margin, conditions)
 
-    def note(self) -> str:
+    def note(self, margin: float, conditions: Conditions) -> str:
+        """Return why the guardrail cannot be judged, or cannot pass at `margin`, in one sentence; empty if it can."""
         arm, what = self.whole.stats.candidate, self.whole.missing
-        silent = self.spec.priced and what.nt and not arm.n
-        return "No task of the candidate has both a cost and a grade." if silent else ""
+        if not what.nt:
+            return ""
+        if not arm.n:
+            return f"No task of the candidate has {'both a cost and a grade' if self.spec.priced else 'a score'}."
+        if not arm.d:
+            return "No task of the candidate with a cost succeeded, so cost per success is undefined."
+        estimate, ratio = self._estimate(self.whole, conditions.deff), arm.ratio
+        if not self.curve or self.cost_cap is None or estimate is None or not ratio or estimate < margin:
+            return ""
+        capped = self._uncapped(ratio)
+        if capped >= margin:
+            return ""
+        return above_cap(f"${estimate / 1e9:.6f}", f"${capped / 1e9:.6f}", self.cost_cap)
 
     def _log_lost_alone(self, part: RatioPart, safe: bool, conditions: Conditions) -> float:
         """Like `_log_lost`, but only the candidate's missing data matters."""

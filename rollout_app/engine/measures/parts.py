@@ -35,6 +35,10 @@ class Parted(ABC, Generic[P]):
             part = self.parts[name] = self._new_part()
         return part
 
+    def _missed(self, alone: int | None) -> list[str]:
+        """Return the parts in which late tasks count as missing: also the one since stage `alone`, if it is given."""
+        return [ALL] if alone is None or since(alone) not in self.parts else [ALL, since(alone)]
+
     def dump(self) -> dict[str, Any]:
         return {name: part.dump() for name, part in self.parts.items()}
 

@@ -78,7 +78,7 @@ class Rate(Parted[RatePart]):
     def tasks(self) -> tuple[float, float]:
         return self.whole.stats.nt, self.whole.stats.nc
 
-    def note(self) -> str:
+    def note(self, margin: float, conditions: Conditions) -> str:  # noqa: ARG002 — other measures need them
         """Return a sentence if one arm lacks the figure for clearly more of its tasks than the other."""
         what = self.whole.missing
         if what.excess(missing.Z_SAFE).share < _CLEAR:
@@ -98,9 +98,13 @@ class Rate(Parted[RatePart]):
                 self._part(name).stats.take(step)
         self._miss(view, running)
 
-    def miss(self, candidate: int, baseline: int) -> None:
-        """Count tasks of both arms as missing that came too late to be judged and were not expected."""
-        self.whole.missing.add_later(candidate, baseline)
+    def miss(self, candidate: int, baseline: int, alone: int | None = None) -> None:
+        """Count tasks of both arms as missing that came too late to be judged and were not expected.
+
+        alone  the stage, if no baseline ran in it
+        """
+        for name in self._missed(alone):
+            self.parts[name].missing.add_later(candidate, baseline)
 
     def _counts(self, view: WindowView) -> Sequence[Counts]:
         if self.metric is Metric.FAILURE:
@@ -109,6 +113,10 @@ class Rate(Parted[RatePart]):
 
     def _miss(self, view: WindowView, names: Iterable[str]) -> None:
         counts = self._without(view)
+        if view.alone:
+            for name in names:
+                self._part(name).missing.add_alone(*counts[:2], self.whole.missing)
+            return
         sums = mantel_haenszel([(counts[1], counts[0], counts[3], counts[2])])
         for name in names:
             self._part(name).missing.take(counts, sums)

@@ -75,7 +75,11 @@ class Ratio(Parted[RatioPart]):
         if self.spec.priced:
             uncapped = candidate.costs.uncapped_cost, baseline.costs.uncapped_cost
         part.stats.add(moments(self.metric, candidate), moments(self.metric, baseline), uncapped)
-        part.missing.add(*(view.no_cost if self.spec.priced else self._no_score(view)))
+        without = view.no_cost if self.spec.priced else self._no_score(view)
+        if view.alone:
+            part.missing.add_alone(*without[:2], self.whole.missing)
+        else:
+            part.missing.add(*without)
 
     def _no_score(self, view: WindowView) -> tuple[int, int, int, int]:
         mt, nt, mc, nc = view.no_grade
@@ -83,9 +87,13 @@ class Ratio(Parted[RatioPart]):
         scored = [min(arm.quality_n, n) for arm, n in zip(arms, (nt, nc), strict=True)]
         return nt - scored[0], nt, nc - scored[1], nc
 
-    def miss(self, candidate: int, baseline: int) -> None:
-        """Tasks of the candidate and of the baseline that came too late to be judged, and were not expected."""
-        self.whole.missing.add_later(candidate, baseline)
+    def miss(self, candidate: int, baseline: int, alone: int | None = None) -> None:
+        """Count tasks of both arms as missing that came too late to be judged and were not expected.
+
+        alone  the stage, if no baseline ran in it
+        """
+        for name in self._missed(alone):
+            self.parts[name].missing.add_later(candidate, baseline)
 
     def load(self, data: Mapping[str, Any]) -> None:
         for name, part in data.items():
@@ -121,6 +129,14 @@ class Ratio(Parted[RatioPart]):
             spent = stats.candidate.y or 0.5 * stats.baseline.y / max(1, stats.baseline.n)
             return missing.log_cost_worst(excess, self.cost_cap, spent, stats.baseline.d)
         return -missing.log_cost_best(excess, self.cost_cap, stats.baseline.y, stats.candidate.d)
+
+
+def above_cap(uncapped: str, capped: str, cap: int) -> str:
+    """Return the sentence on a figure that only the costs above the cap keep from passing."""
+    return (
+        f"{uncapped} with all costs, {capped} with each task's cost capped at ${cap / 1e9:.6f}: a few expensive tasks "
+        "make the difference, and nothing is safe while all costs together reach the limit."
+    )
 
 
 def _log_quality_lost(excess: missing.Excess, stats: RatioStatistics, safe: bool) -> float:

@@ -20,7 +20,7 @@ from rollout_app.engine.measures.base import (
     guarded,
     kept_of,
 )
-from rollout_app.engine.measures.ratio_parts import Ratio, RatioPart
+from rollout_app.engine.measures.ratio_parts import Ratio, RatioPart, above_cap
 from rollout_app.engine.measures.sufficient import (
     MissingStatistics,
     RateStatistics,
@@ -276,25 +276,35 @@ class RatioChange(Ratio):
         low, high = sorted(self.sign * (uncapped_factor(self.curve, bound) - 1) for bound in bounds)
         return min(low, estimate), max(high, estimate)
 
-    def note(self) -> str:
-        """Return why the guardrail cannot be judged, in one sentence; empty if it can."""
+    def note(self, margin: float, conditions: Conditions) -> str:
+        """Return why the guardrail cannot be judged, or cannot pass at `margin`, in one sentence; empty if it can."""
         stats, what = self.whole.stats, self.whole.missing
-        if not self.spec.priced or not (what.nt and what.nc):
+        if not (what.nt and what.nc):
             return ""
-        silent = [
-            name for name, arm in (("candidate", stats.candidate), ("baseline", stats.baseline)) if not arm.n
-        ]
-        if silent:
-            return f"No task of the {' or the '.join(silent)} has both a cost and a grade."
-        if stats.baseline.y == 0 and stats.candidate.y > 0:
-            return "The baseline's tasks cost nothing, so a relative change is undefined."
+        arms = {"candidate": stats.candidate, "baseline": stats.baseline}
+        if silent := [name for name, arm in arms.items() if not arm.n]:
+            needed = "both a cost and a grade" if self.spec.priced else "a score"
+            return f"No task of the {' or the '.join(silent)} has {needed}."
+        if failing := [name for name, arm in arms.items() if not arm.d]:
+            return f"No task of the {' or the '.join(failing)} with a cost succeeded, so cost per success is undefined."
+        if stats.baseline.y == 0 and (stats.candidate.y > 0 or not self.spec.priced):
+            nothing = "tasks cost nothing" if self.spec.priced else "mean quality is 0"
+            return f"The baseline's {nothing}, so a relative change is undefined."
         excess = what.excess(missing.Z_SAFE)
         if self._both_free(stats) and excess.share and excess.candidate:
             return (
                 f"Known costs are 0, but {what.mt / what.nt * 100:.1f} % of the candidate's tasks have no known cost, "
                 f"{what.mc / what.nc * 100:.1f} % of the baseline's."
             )
-        return ""
+        return self._few_expensive_tasks(margin, conditions)
+
+    def _few_expensive_tasks(self, margin: float, conditions: Conditions) -> str:
+        """Return a sentence if only the costs above the cap keep the guardrail from passing."""
+        estimate, ratio = self._estimate(self.whole, conditions.deff), self.whole.stats.contrast.ratio
+        if not self.curve or self.cost_cap is None or estimate is None or ratio is None or estimate < margin:
+            return ""
+        capped = self.sign * (uncapped_factor(self.curve, ratio) - 1)
+        return "" if capped >= margin else above_cap(_percent(estimate), _percent(capped), self.cost_cap)
 
     def safe_after(self, stretch: float, margin: float, conditions: Conditions) -> float:
         """Return the evidence of safety, extrapolated by `stretch` times as many tasks, with the change shrunk."""
@@ -315,6 +325,10 @@ class RatioChange(Ratio):
         # Over all tasks, ln ratio is the weighted mean of past and future tasks.
         factor = math.exp(-(log_r or 0.0) * (1 - kept) * stretch / (1 + stretch))
         return stats.after(stretch, factor)
+
+
+def _percent(change: float) -> str:
+    return f"{change * 100:+.1f} %"
 
 
 def _moments(costs: GradedCosts) -> ratios.Moments:

@@ -76,6 +76,9 @@ class Shares:
     def __init__(self) -> None:
         self.kinds: dict[str, RateStatistics] = {}
         self.late: dict[int, Late] = {}  # late reports counted so far, by stage
+        self.late_alone: dict[
+            int, Late
+        ] = {}  # the same of the full stage: there is no baseline to compare with
         self.judged: dict[int, tuple[int, int]] = {}  # tasks per arm that were on time, by stage
         self.tasks = 0
         self.known_to_differ_or_not = 0
@@ -96,16 +99,16 @@ class Shares:
             self.known_to_differ_or_not += a.known_of + b.known_of
             self._add(DIFFERING, (a.known_of, _differing(a), b.known_of, _differing(b)))
 
-    def take_late(self, late: Mapping[int, Late]) -> list[Late]:
+    def take_late(self, late: Mapping[int, Late], *, alone: bool = False) -> list[Late]:
         """Add the late reports since the last call, and return them, one entry per stage with new ones."""
-        news = []
+        news, counts = [], self.late_alone if alone else self.late
         for stage, now in late.items():
-            known = self.late.get(stage, Late())
+            known = counts.get(stage, Late())
             # A figure falls if its minutes were pruned, or if a late grade turns out to be a late task's.
             counted = Late(*map(max, now.figures, known.figures))
             if counted != known:
                 news.append(Late(*map(sub, counted.figures, known.figures)))
-                self.late[stage] = counted
+                counts[stage] = counted
         return news
 
     def _late(self) -> RateStatistics:
@@ -152,12 +155,13 @@ class Shares:
     # --- storage ---------------------------------------------------------------------------------------
 
     def dump(self) -> dict[str, Any]:
-        return {
+        data = {
             "kinds": {kind: stats.dump() for kind, stats in self.kinds.items()},
-            "late": {str(stage): list(late.figures) for stage, late in self.late.items()},
+            "late": _dumped(self.late),
             "judged": {str(stage): list(tasks) for stage, tasks in self.judged.items()},
             "tasks": [self.tasks, self.known_to_differ_or_not],
         }
+        return data | ({"late alone": _dumped(self.late_alone)} if self.late_alone else {})
 
     @classmethod
     def load(cls, data: Mapping[str, Any]) -> "Shares":
@@ -167,10 +171,15 @@ class Shares:
             for kind, dumped in data.get("kinds", {}).items()
             if kind != LATE  # stored by earlier releases
         }
-        shares.late = {int(stage): Late(*counts) for stage, counts in data.get("late", {}).items()}
+        for late, name in ((shares.late, "late"), (shares.late_alone, "late alone")):
+            late.update((int(stage), Late(*counts)) for stage, counts in data.get(name, {}).items())
         shares.judged = {int(stage): (nt, nc) for stage, (nt, nc) in data.get("judged", {}).items()}
         shares.tasks, shares.known_to_differ_or_not = data.get("tasks", (0, 0))
         return shares
+
+
+def _dumped(late: Mapping[int, Late]) -> dict[str, list[int]]:
+    return {str(stage): list(one.figures) for stage, one in late.items()}
 
 
 def _differing(arm: Differing) -> int:

@@ -144,6 +144,15 @@ class MissingStatistics:
         self.mh_numerator += sums[0]
         self.mh_denominator += sums[1]
 
+    def add_alone(self, mt: int, nt: int, before: "MissingStatistics") -> None:
+        """Add tasks of the candidate beside which no baseline ran, compared with the baseline's share so far.
+
+        `before` holds that share if these statistics have no baseline of their own yet.
+        """
+        if not self.nc:
+            self.mc, self.nc = before.mc, before.nc
+        self.take((mt, nt, 0, 0), mantel_haenszel([(nt, mt, self.nc, self.mc)]))
+
     def add_later(self, mt: int, mc: int) -> None:
         """Count tasks that are not among the n so far, as missing: as if they had been in the windows from the first.
 

@@ -89,6 +89,14 @@ class Units:
         self._expect(window)
         return classes
 
+    def take_alone(self, window: ClosedWindow) -> list[Counts]:
+        """Return the candidate's counts in a window without a baseline, without heavy cells. Learns nothing from it."""
+        cells = window.candidate_cells
+        if not cells or not _covers(window):
+            return [_counts(window)]
+        kept = [group for cell, group in cells.items() if cell not in self.left_out]
+        return [(sum(group.tasks for group in kept), sum(group.failures for group in kept), 0, 0)]
+
     def _expect(self, window: ClosedWindow) -> None:
         """Add the failures to expect from the baseline's present units, including heavy ones, given their past."""
         for cell, group in window.baseline_cells.items():
