@@ -216,7 +216,7 @@ class Line:
 
 
 def _send(mail: Mail, line: Line) -> None:
-    """Hand it to the mail server, and raise what Django's backend raises. A backend without SMTP (in tests) has no line."""
+    """Hand it to the mail server, and raise what Django's backend raises. Without SMTP (in tests) there is no line."""
     backend = get_connection()
     if isinstance(backend, EmailBackend):
         backend = _Backend(line)

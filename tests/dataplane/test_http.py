@@ -66,7 +66,7 @@ class Recorder:
 
     async def _limited(self, request: Request) -> Reply:
         try:
-            await Bodies().read(request, 1_000)
+            await Bodies().read(request, 1_000, "a key")
         except PointsmanError as error:
             return problem(error)
         return Reply(200, [(b"content-length", b"2")], b"ok")

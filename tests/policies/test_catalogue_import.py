@@ -1,6 +1,7 @@
 """`manage.py catalogue import`: the preview of a price list, and its import."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -217,9 +218,12 @@ def test_other_changes_wait_for_a_few_models_only(file: Path, monkeypatch: pytes
     listed = price_files.read(file)
     together: list[int] = []
     apply = imports._apply_together
-    monkeypatch.setattr(
-        imports, "_apply_together", lambda some, *given: (together.append(len(some)), apply(some, *given))
-    )
+
+    def counted(some: Sequence[imports.Change], *given: Any) -> None:
+        together.append(len(some))
+        apply(some, *given)
+
+    monkeypatch.setattr(imports, "_apply_together", counted)
     assert imports.apply(listed.source, imports.plan(listed, add=["a/*"]), actor=SYSTEM, reason="r") == 5
     assert together == [2, 2, 1]
     assert Model.objects.filter(name__startswith="a/").count() == 5
@@ -230,7 +234,7 @@ def test_it_says_how_many_were_written_before_one_could_not_be(
 ) -> None:
     monkeypatch.setattr(imports, "AT_ONCE", 2)
     file.write_text(json.dumps({f"a/{n}": {"mode": "chat", "max_tokens": 10} for n in range(5)}))
-    add = imports.add_model
+    add = actions.add_model
 
     def refused(name: str, **fields: Any) -> Any:
         if name == "a/3":

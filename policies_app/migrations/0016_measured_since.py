@@ -2,7 +2,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("policies_app", "0013_mirror_budget")]
+    dependencies = [("policies_app", "0015_names_and_reasons")]
 
     operations = [
         migrations.AddField(
