@@ -14,9 +14,10 @@ from django.contrib.auth import SESSION_KEY
 from django.contrib.sessions.backends import db
 
 from controlplane.access.models import Session
+from controlplane.access.sign_in import invited
 from controlplane.core import clock
 
-# For a passkey's challenge, a second factor, the way to the company's provider and back, an invitation.
+# For a passkey's challenge, a second factor, the way to the company's provider and back.
 BEFORE_SIGN_IN = timedelta(minutes=30)
 
 
@@ -28,7 +29,8 @@ class SessionStore(db.SessionStore):
     def create_model_instance(self, data: Mapping[str, Any]) -> Session:
         row = cast(Session, super().create_model_instance(dict(data)))
         row.user_id, row.signed_in = _person(data)
-        if not row.signed_in:
+        # An opened invitation is valid for as long as it says, and only a real link makes such a session.
+        if not (row.signed_in or invited.SESSION_KEY in data):
             row.expire_date = min(row.expire_date, clock.now() + BEFORE_SIGN_IN)
         return row
 
