@@ -172,9 +172,8 @@ async def _mail(message: Mail) -> Outcome:
         if line.is_accepted:  # what fails afterwards is only the goodbye
             pass
         elif line.is_unknown:
-            answer = (
-                f"The mail server got the message, but did not confirm it: {error or 'it took too long'}."
-            )
+            why = str(error) or f"no answer within {MAIL_PATIENCE_S:g} s"
+            answer = f"The mail server got the message, but did not confirm it: {why}"
             return Outcome(False, answer[:KEPT], unknown=True)
         elif isinstance(error, TimeoutError):
             return Outcome(False, f"no complete answer within {MAIL_PATIENCE_S:g} s")
@@ -202,10 +201,11 @@ class Line:
     def cut(self) -> None:
         """End the connection, so that the thread that sends ends too. Any thread may call this, at any time."""
         self._is_cut = True  # for a connection that is just being made
-        if self._smtp is not None and self._smtp.sock is not None:
+        held = None if self._smtp is None else self._smtp.sock
+        if held is not None:
             with suppress(OSError):
                 # Not the method of an SSL socket: that would take its state away from the thread that reads.
-                socket.socket.shutdown(self._smtp.sock, socket.SHUT_RDWR)
+                socket.socket.shutdown(held, socket.SHUT_RDWR)
 
     def hold(self, smtp: smtplib.SMTP) -> None:
         self._smtp = smtp
@@ -216,7 +216,7 @@ class Line:
 
 
 def _send(mail: Mail, line: Line) -> None:
-    """Hand it to the mail server, and raise what Django's backend raises. Without SMTP (in tests) there is no line."""
+    """Hand it to the mail server. Raises what Django's backend raises. One without SMTP (in tests) uses no line."""
     backend = get_connection()
     if isinstance(backend, EmailBackend):
         backend = _Backend(line)
