@@ -11,12 +11,15 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 
 from controlplane.audit.models import Entry
+from controlplane.core import clock
 from controlplane.core.actors import SYSTEM
 from policies_app import actions
 from policies_app.models import Assignment, Environment, Revision, Router, new_epoch
 from policies_app.snapshots import high_water
 from policies_app.snapshots.cache import SnapshotHeader, read_headers
 from policies_app.snapshots.high_water import HighWater
+from rollout_app import actions as rollout_actions
+from rollout_app.evaluation.reconcile import evaluate
 from rollout_app.models import Rollout
 from tests.support import append_only, builders, places
 from tests.support.plane import Plane, Served, until
@@ -126,6 +129,56 @@ def test_it_pauses_rollouts_that_the_backup_brought_back(capsys: Any) -> None:
     call_command("post_restore", reason="backup", environment=[rollout.environment.name])
     assert Rollout.objects.get(pk=rollout.pk).state == "paused"
     assert f"paused {rollout.workload.name} v1 → v2" in capsys.readouterr().out
+
+
+@pytest.mark.django_db
+def test_a_rollout_that_the_engine_moves_meanwhile_is_paused_too(monkeypatch: Any) -> None:
+    """The engine advanced it between the list and the pause, and it went on without a word."""
+    rollout, pause = places.started(), rollout_actions.pause_rollout
+
+    def advanced_first(seen: Rollout, **named: Any) -> Rollout:
+        monkeypatch.setattr(rollout_actions, "pause_rollout", pause)
+        rollout_actions.advance_rollout(rollout.pk, actor=SYSTEM, reason="the evidence is in")
+        return pause(seen, **named)
+
+    monkeypatch.setattr(rollout_actions, "pause_rollout", advanced_first)
+    call_command("post_restore", reason="backup")
+    found = Rollout.objects.get(pk=rollout.pk)
+    assert (found.state, found.stage) == ("paused", 1)
+
+
+@pytest.mark.django_db
+def test_nothing_that_was_scheduled_starts_after_a_restore(capsys: Any, settings: Any) -> None:
+    """Its time had passed, so it started with the first sweep, although it may have been cancelled since."""
+    settings.CLOCK = "process"
+    assignment = builders.served(builders.environment(), builders.workload())
+    candidate = builders.version(assignment.workload)
+    rollout = rollout_actions.propose_rollout(
+        assignment.environment, assignment.workload, candidate, plan=[{"mode": "full"}], reason="cheaper",
+        actor=SYSTEM, scheduled_for=clock.now() + timedelta(hours=1),
+    )  # fmt: skip
+    with time_machine.travel(clock.now() + timedelta(hours=2)):
+        call_command("post_restore", reason="backup")
+        evaluate([rollout.pk])
+    assert Rollout.objects.get(pk=rollout.pk).state == "cancelled"
+    told = capsys.readouterr().out
+    assert f"cancelled the scheduled {rollout.workload.name} v1 → v2. Propose it again" in told
+
+
+@pytest.mark.django_db
+def test_a_rollout_that_waits_for_a_person_still_waits_after_a_restore() -> None:
+    assignment = builders.served(builders.environment(), builders.workload())
+    candidate = builders.version(assignment.workload)
+    rollout = rollout_actions.propose_rollout(
+        assignment.environment,
+        assignment.workload,
+        candidate,
+        plan=[{"mode": "full"}],
+        reason="cheaper",
+        actor=SYSTEM,
+    )
+    call_command("post_restore", reason="backup")
+    assert Rollout.objects.get(pk=rollout.pk).state == "scheduled"
 
 
 @pytest.mark.django_db
