@@ -218,7 +218,7 @@ def _inconclusive(rollout: RolloutView, evidence: Evidence) -> Iterator[HoldReas
     still = evidence.judgement.open
     if still:
         worst = min(still, key=lambda v: (v.result is not VerdictResult.NO_DATA, v.log_e_safe))
-        others = f" (and {len(still) - 1} more)" if len(still) > 1 else ""
+        others = f"; and {counted(len(still) - 1, 'more guardrail')}" if len(still) > 1 else ""
         units = units_of(evidence.judgement.units)
         yield HoldReason("evidence", f"{lacking_of(worst, rollout.stages)}{others}.{units}")
 
@@ -240,10 +240,18 @@ def _too_early(rollout: RolloutView, evidence: Evidence, now: datetime) -> Itera
     if minutes < stage.min_minutes:
         yield HoldReason(
             "evidence",
-            f"{int(minutes)} of {stage.min_minutes:g} "
-            f"{plural_of(stage.min_minutes, 'minute in this stage has', 'minutes in this stage have')} passed.",
-            f"The stage's minimum time ends in {stage.min_minutes - minutes:.1f} minutes.",
+            f"About {_length(stage.min_minutes - minutes)} of this stage's minimum time of "
+            f"{_length(stage.min_minutes)} is left.",
+            f"The stage's minimum time ends in {_length(stage.min_minutes - minutes)}.",
         )
+
+
+def _length(minutes: float) -> str:
+    """Format a time that is not over, so never as 0: `30 s`, `12 min`, `2 h 5 min`."""
+    if minutes < 1:
+        return f"{max(1, round(minutes * 60))} s"
+    hours, rest = divmod(round(minutes), 60)
+    return " ".join([*([f"{hours} h"] if hours else []), *([f"{rest} min"] if rest or not hours else [])])
 
 
 def _fleet(fleet: FleetView) -> Iterator[HoldReason]:

@@ -184,7 +184,10 @@ def test_one_minute_and_one_router_are_singular() -> None:
     short = tuple(replace(stage, min_minutes=1) for stage in view().stages)
     rollout = replace(view(), stages=short, stage_entered_at=NOW)
     said = decide(rollout, evidence(GOOD), FleetView(1, 0), NOW)
-    assert isinstance(said, Hold) and said.reason.sentence == "0 of 1 minute in this stage has passed."
+    assert (
+        isinstance(said, Hold)
+        and said.reason.sentence == "About 1 min of this stage's minimum time of 1 min is left."
+    )
     waits = decide(view(), evidence(GOOD), FleetView(1, 0), NOW)
     assert isinstance(waits, Hold) and "0 of 1 router has applied this stage" in waits.reason.sentence
 
@@ -193,8 +196,8 @@ def test_it_says_when_only_time_is_missing() -> None:
     rollout = replace(view(), stage_entered_at=NOW - timedelta(minutes=14, seconds=54))
     decision = decide(rollout, evidence(GOOD), FLEET, NOW)
     assert isinstance(decision, Hold)
-    assert decision.reason.sentence == "14 of 15 minutes in this stage have passed."
-    assert decision.outlook == "The stage's minimum time ends in 0.1 minutes."
+    assert decision.reason.sentence == "About 6 s of this stage's minimum time of 15 min is left."
+    assert decision.outlook == "The stage's minimum time ends in 6 s."
 
 
 def test_it_lists_every_reason_to_hold() -> None:
