@@ -12,12 +12,14 @@ from rollout_app.blast_radius.projection import Cell, PolicyShape, Prices, Seen
 from rollout_app.blast_radius.routing import DEFAULT
 from rollout_app.engine.diagnosis import OutcomeSums
 from rollout_app.engine.diagnosis.figures import NOTHING, total
+from rollout_app.models import OutcomeBucket
 from rollout_app.review import reading
 from rollout_app.review.models import HourState
 from rollout_app.review.reading import Route, Routes
 from rollout_app.review.span import TrafficSpan
 
 SPAN = timedelta(days=7)
+_HOUR = timedelta(hours=1)
 PIN = "pin"  # the rule of a task that was answered under a pin, which no policy decided
 LEAST_TASKS = 100  # tasks of the baseline's own version; with fewer, tasks of all versions are used
 CellKey = tuple[int, str, str]  # version, endpoint, rule
@@ -93,7 +95,12 @@ def _span(environment: Environment, workload: Workload, start: datetime, end: da
         environment=environment, workload=workload, hour__gte=start, hour__lt=end
     )
     first = hours.order_by("hour").values_list("hour", flat=True).first()
-    return TrafficSpan.between(max(start, first or start), end)
+    if first is None or first <= start:
+        return TrafficSpan.between(start, end)
+    minutes = OutcomeBucket.objects.filter(environment=environment, workload=workload)
+    within = minutes.filter(minute__gte=first, minute__lt=first + _HOUR)
+    begin = within.order_by("minute").values_list("minute", flat=True).first()
+    return TrafficSpan.between(begin or first, end)
 
 
 def _versions(

@@ -19,6 +19,7 @@ from rollout_app.console.ahead import realised_of
 from rollout_app.engine.diagnosis import Change, PeriodComparison
 from rollout_app.engine.diagnosis.figures import total
 from rollout_app.evidence_report.words import saved_or_unknown
+from rollout_app.review import running_sums
 from rollout_app.review.answers import quantiles
 from rollout_app.review.attribution import CellChange, Comparable
 from rollout_app.review.environments import (
@@ -94,7 +95,8 @@ def _days(request: HttpRequest) -> int:
 
 
 def _environment_context(environment: Environment, review: EnvironmentReview) -> dict[str, Any]:
-    elapsed, first = review.period.elapsed(review.known.first), review.cells[:_SENTENCES]
+    since = running_sums.begin_of_traffic(review.environment, review.known.first, review.period.now)
+    elapsed, first = review.period.elapsed(since), review.cells[:_SENTENCES]
     shifts = model_shifts(review, [cell.key for cell in first])
     return {
         "environment": environment,

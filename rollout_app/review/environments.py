@@ -71,10 +71,10 @@ class Period:
     def before_first(self) -> date:
         return self.first - self.days * DAY
 
-    def elapsed(self, since: date | None) -> TrafficSpan:
-        """Return the time since the first day of the period with outcomes. Today is not over."""
-        first = max(self.first, since or self.first)
-        return TrafficSpan.between(midnight(first), self.now)
+    def elapsed(self, since: datetime | None) -> TrafficSpan:
+        """Return the time in the period since outcomes began. Today is not over."""
+        first = midnight(self.first)
+        return TrafficSpan.between(max(first, since or first), self.now)
 
 
 @dataclass(frozen=True, slots=True)

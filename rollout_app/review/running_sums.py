@@ -9,7 +9,7 @@ reaches back before the days that pruning keeps.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, NamedTuple
 
 from django.conf import settings
@@ -17,6 +17,7 @@ from django.db import connection
 
 from controlplane.access.models import Team
 from policies_app.models import Environment, Workload
+from rollout_app.models import OutcomeBucket
 from rollout_app.review import columns
 from rollout_app.review.models import RunningOutcomes, RunningState
 
@@ -93,6 +94,27 @@ def known(environment: Environment, now: datetime) -> Known:
         first, newest, at = cursor.fetchone()
     kept = (now - timedelta(days=settings.TOTALS_RETENTION_DAYS)).astimezone(UTC).date()
     return Known(_day(first), _day(newest), _moment(at), kept)
+
+
+def begin_of_traffic(
+    environment: Environment, first: date | None, now: datetime, workload: Workload | None = None
+) -> datetime | None:
+    """Return when the outcomes begin that are known since the day `first`: their first minute.
+
+    Of a long time the first day is a small part, so then it is that day's midnight, without a query.
+    """
+    if first is None:
+        return None
+    start = datetime.combine(first, time.min, UTC)
+    if now - start > _LONG:
+        return start
+    rows = OutcomeBucket.objects.filter(environment=environment, minute__gte=start, minute__lte=now)
+    if workload is not None:
+        rows = rows.filter(workload=workload)
+    return rows.order_by("minute").values_list("minute", flat=True).first() or start
+
+
+_LONG = timedelta(days=8)
 
 
 def cells(

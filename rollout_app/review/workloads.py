@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from pointsman.reporting.histogram import Histogram
 from policies_app.models import Assignment, Environment, Workload
@@ -42,7 +42,7 @@ class WorkloadReview:
     trend: Sequence[tuple[Span, OutcomeSums]]
     diagnosis: Diagnosis
     comparable: Comparable
-    elapsed: TrafficSpan  # the period, from the first day with outcomes on
+    elapsed: TrafficSpan  # the period, from the first minute with outcomes on
 
     @property
     def days(self) -> float:
@@ -84,13 +84,12 @@ def review_workload(
         trend=[(span, total(part.values())) for span, part in zip(spans, parts, strict=True)],
         diagnosis=_diagnosis(served, now, before, parts, time_before(length)),
         comparable=Comparable.of(whole, partial=partial),
-        elapsed=_elapsed(known.first, start, end),
+        elapsed=_elapsed(running_sums.begin_of_traffic(environment, known.first, end, workload), start, end),
     )
 
 
-def _elapsed(first: date | None, start: datetime, end: datetime) -> TrafficSpan:
-    since = reading.midnight(first) if first else start
-    return TrafficSpan.between(max(start, min(since, end)), end)
+def _elapsed(since: datetime | None, start: datetime, end: datetime) -> TrafficSpan:
+    return TrafficSpan.between(max(start, min(since or start, end)), end)
 
 
 def time_before(length: timedelta) -> str:

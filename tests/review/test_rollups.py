@@ -10,10 +10,12 @@ from django.core.management import CommandError, call_command
 from django.db.models import F
 
 from policies_app.models import Environment, Workload
+from rollout_app.blast_radius.week import read_week
 from rollout_app.engine.diagnosis import compare_arms
 from rollout_app.engine.diagnosis.figures import total
 from rollout_app.models import OutcomeBucket
-from rollout_app.review import columns, reading, recount, rollups
+from rollout_app.review import columns, reading, recount, rollups, running_sums
+from rollout_app.review.environments import Period
 from rollout_app.review.models import (
     DayOutcomes,
     DayState,
@@ -21,6 +23,7 @@ from rollout_app.review.models import (
     HourState,
     RunningOutcomes,
 )
+from rollout_app.review.workloads import review_workload
 from tests.support import builders
 from tests.support.outcomes import outcome
 
@@ -341,3 +344,23 @@ def test_cost_per_success_uses_only_what_the_counts_imply(
     outcome(*place, NOW - HOUR, **fields)
     sums = total(reading.routes(*place, NOW - DAY, NOW).values())
     assert (sums.both_n, sums.both_successes, sums.both_cost) == (n, successes, cost)
+
+
+@pytest.mark.parametrize(("now", "said"), [(NOW, "in 16 min"), (NOW + 9 * DAY, "a day")])
+def test_a_short_time_of_traffic_begins_with_its_first_minute(
+    place: tuple[Environment, Workload], now: datetime, said: str
+) -> None:
+    """Not at midnight: the first quarter of an hour would be shown as the spend of fifteen hours, or as a day's."""
+    served = builders.served(*place).baseline
+    for minutes in (16, 3):
+        outcome(*place, NOW - timedelta(minutes=minutes))
+    rollups.refresh(NOW)
+    known = running_sums.known(place[0], now)
+    for workload in (None, place[1]):
+        begin = running_sums.begin_of_traffic(place[0], known.first, now, workload)
+        assert Period.ending_today(7, now).elapsed(begin).words.replace("\u202f", " ") == said
+    length = timedelta(days=7)
+    review = review_workload(*place, end=now, length=length)
+    assert review.elapsed.words.replace("\u202f", " ") == said
+    week = read_week(*place, served, builders.version(place[1]), NOW)
+    assert week.span.words.replace("\u202f", " ") == "in 16 min"
