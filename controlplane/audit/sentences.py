@@ -126,7 +126,7 @@ def sentence(entry: Entry, names: Mapping[str, str]) -> str:
     if about := _ABOUT_THE_LOG.get(entry.action):
         return f"{entry.who} {about}"
     if entry.action == "rollout.approve" and entry.actor_kind == "system":
-        return " ".join(["no approval is required for", *words[1:]])
+        return " ".join(["No approval is required for", *words[1:]])
     if entry.outcome != "refused":
         return " ".join([entry.who, *words])
     if verb is None:

@@ -138,7 +138,8 @@ def _judge_address(found: Destination, address: IP) -> None:
     if _is_allowed(found.host) or any(address in network for network in _allowed_networks()):
         return
     if not is_public(address):
-        raise _refused(f"{found.host} is at {address}, which is internal; WEBHOOK_ALLOWED can allow it.")
+        at = "" if found.host.strip("[]") == str(address) else f" is at {address}, which"
+        raise _refused(f"{found.host}{at} is internal; WEBHOOK_ALLOWED can allow it.")
 
 
 def is_public(address: IP) -> bool:

@@ -15,8 +15,8 @@ import yaml
 from django import template
 from django.http import HttpRequest
 from django.utils import timezone
-from django.utils.html import format_html
-from django.utils.safestring import SafeString
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString, mark_safe
 
 from pointsman.plurals import plural_of
 
@@ -89,6 +89,12 @@ def count(number: float | None) -> str:
 def words(code: Any) -> str:
     """Format a code for people: awaiting_approval → awaiting approval"""
     return str(code).replace("_", " ")
+
+
+@register.filter
+def breakable(path: str) -> SafeString:
+    """Allow a line break after each slash of `production/summaries`."""
+    return format_html_join(mark_safe("/<wbr>"), "{}", ((part,) for part in path.split("/")))  # noqa: S308 — a constant
 
 
 @register.filter

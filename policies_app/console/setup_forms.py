@@ -286,7 +286,7 @@ class KeyForm(forms.Form):
         choices=[(role, text.capitalize()) for role, text in SCOPES],
         widget=forms.CheckboxSelectMultiple,
         label="Roles",
-        help_text="For admin keys: some of your own roles, or only agent. Router keys have none.",
+        help_text="Some of your own roles, or only agent.",
     )
     workloads = forms.MultipleChoiceField(
         required=False,
@@ -305,6 +305,8 @@ class KeyForm(forms.Form):
         self.fields["environment"].initial = places[0][0] if places else ""
         self.fields["environment"].widget.choices = [*places, ("", "every environment (admin keys)")]
         self.fields["workloads"].choices = [(name, name) for name in workloads]  # type: ignore[attr-defined]
+        for name in ("environment", "scopes", "lives"):  # a select has a value, and an admin key needs a role
+            self.fields[name].chosen = True  # type: ignore[attr-defined]
 
     def clean(self) -> dict[str, Any]:
         values = super().clean() or self.cleaned_data

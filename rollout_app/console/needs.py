@@ -26,7 +26,9 @@ _GONE_BACK = {State.ROLLED_BACK, State.ABORTED, State.REJECTED}
 
 @dataclass(frozen=True, slots=True)
 class RolloutNeeds:
-    """Rollouts for one person: `waiting` for their approval, `ready` to start, and `mine`: their own, held or ended."""
+    """Rollouts for one person: `waiting` for their approval, `ready` to start, and `mine`: their own that ended or wait
+    for others; those under way are in `active`.
+    """
 
     waiting: list[Rollout] = field(default_factory=list)
     ready: list[Rollout] = field(default_factory=list)
@@ -50,7 +52,7 @@ def needs(request: HttpRequest) -> RolloutNeeds:
     return RolloutNeeds(
         waiting=list(islice(waiting, SHOWN)),
         ready=list(islice(ready, SHOWN)),
-        mine=list(_mine(request, seen, [*active, *idle])),
+        mine=list(_mine(request, seen, [*active[SHOWN:], *idle])),
         active=active[:SHOWN],
     )
 

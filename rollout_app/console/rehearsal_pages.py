@@ -32,6 +32,9 @@ _FEW = 3  # maximum number of versions that are explained in sentences
 class TriedForm(forms.Form):
     """The versions to try, and a draft that is not a version yet."""
 
+    # Not marked as optional: one of several must be chosen.
+    _CHOSEN = frozenset({"versions", "draft", "recorded", "file", "request"})
+
     versions = forms.TypedMultipleChoiceField(coerce=int, required=False, widget=forms.CheckboxSelectMultiple)
     draft = forms.CharField(
         required=False,
@@ -51,6 +54,8 @@ class TriedForm(forms.Form):
         self.fields["versions"].choices = labels  # type: ignore[attr-defined]
         if newest:
             self.fields["versions"].initial = [newest[0].number]
+        for name in self._CHOSEN & self.fields.keys():
+            self.fields[name].chosen = True  # type: ignore[attr-defined]
 
     def clean(self) -> dict[str, Any]:
         data = super().clean() or {}

@@ -88,7 +88,10 @@ def test_the_page_of_a_person_has_their_keys_and_latest_entries(root: Client) ->
     assert page.status_code == 200
     assert (page.context["person"], page.context["title"]) == (user, "ann")
     assert list(page.context["keys"]) == [keys[1], keys[0]]
-    assert [entry.reason for entry in page.context["entries"]] == [f"{n}" for n in range(11, 1, -1)]
+    entries = page.context["entries"]
+    assert [entry.reason for entry, _ in entries] == [f"{n}" for n in range(11, 1, -1)]
+    assert {sentence for _, sentence in entries} == {"Pointsman ended the sessions of user ann"}
+    assert "Pointsman ended the sessions of user ann" in text(page) and "user.end" not in text(page)
     assert page.context["crumbs"] == [PEOPLE]
     assert page.context["may_close"] is True
     staging = logged_in("sam", "admin", environment="staging")

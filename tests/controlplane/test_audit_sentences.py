@@ -63,7 +63,7 @@ def test_an_approval_that_nobody_gave_is_not_one_by_the_engine(admin: User, clie
     builders.served(environment, workload)
     candidate = builders.version(workload, rules=[])
     rollout = propose_rollout(environment, workload, candidate, plan="standard", reason="x", actor=ANNA)
-    assert said(action="rollout.approve") == ["no approval is required for v1 → v2 of support in staging"]
+    assert said(action="rollout.approve") == ["No approval is required for v1 → v2 of support in staging"]
     client.force_login(admin)
     page = client.get(reverse("console:rollout", args=[rollout.pk])).content.decode()
     assert "No approval is required" in page
@@ -144,7 +144,7 @@ def entry(action: str, kind: str, target: str = "x", **fields: Any) -> Entry:
 SENTENCES = [
     (entry("rollout.start", "rollout"), "ann started a rollout of w"),
     (entry("rollout.start", "rollout", environment="staging"), "ann started a rollout of w in staging"),
-    (entry("rollout.approve", "rollout", actor_kind="system"), "no approval is required for a rollout of w"),
+    (entry("rollout.approve", "rollout", actor_kind="system"), "No approval is required for a rollout of w"),
     (entry("assignment.pin", "assignment", "staging/w"), "ann pinned w"),
     (entry("guardrail.set", "guardrail", "w/cost"), "ann changed the guardrail on w/cost"),
     (entry("version.add", "version", "w/3"), "ann wrote v3 of w"),

@@ -327,7 +327,10 @@ def _refuse_bad_account(user: User, password: str) -> None:
     try:
         validate_password(password, user)
     except ValidationError as error:
-        problems += [{"path": "password", "message": message} for message in error.messages]
+        problems += [
+            {"path": "password", "message": message.replace("the first name", "your name")}
+            for message in error.messages
+        ]
     if problems:
         raise InvalidInput("The account cannot be created.", problems)
     refuse_reserved(username=user.username, full_name=user.first_name)

@@ -40,7 +40,8 @@ def invite(request: HttpRequest) -> HttpResponse:
         link = request.build_absolute_uri(reverse("invitation", args=[token]))
         context = {"invitation": invitation, "link": link}
         return page(request, "people/invited.html", context, title="Invitation", crumbs=trail)
-    context = {"form": form, "back": reverse("console:people")}
+    roles = [label.capitalize() for label in Role.labels]
+    context = {"form": form, "roles": roles, "back": reverse("console:people")}
     return page(request, "people/invite.html", context, title="Invite", crumbs=trail, status=status_of(form))
 
 

@@ -13,6 +13,7 @@ from controlplane.access import actions, selectors
 from controlplane.access.actions import second_person
 from controlplane.access.models import Membership, Role
 from controlplane.access.pages.forms import GrantForm, WhyForm, administered
+from controlplane.audit import sentences
 from controlplane.core import clock
 from controlplane.core.actors import Actor
 from controlplane.core.errors import NotFound
@@ -123,9 +124,13 @@ def person_page(request: HttpRequest, pk: int) -> HttpResponse:
         "keys": selectors.keys_managed_by(actor(request)).filter(user=user, revoked_at=None).order_by("-pk"),
         "now": clock.now(),
         "may_close": may(request, Role.ADMIN, ""),
-        "entries": selectors.entries_visible_to(actor(request))
-        .defer("body")
-        .filter(target_kind="user", target_id=str(user.pk))[:10],
+        "entries": sentences.told(
+            list(
+                selectors.entries_visible_to(actor(request))
+                .defer("body")
+                .filter(target_kind="user", target_id=str(user.pk))[:10]
+            )
+        ),
     }
     return page(
         request, "people/person.html", context, title=str(user), crumbs=_trail(), status=status_of(form)

@@ -30,7 +30,9 @@ def invitation_of(request: HttpRequest) -> Invitation:
     """Return the invitation whose link this browser opened. Raises `InvitationEnded`."""
     found = Invitation.objects.filter(token_sha256=request.session.get(SESSION_KEY, "")).first()
     if found is None:
-        raise InvitationEnded("This invitation does not exist. Open the link again, or ask for a new one.")
+        raise InvitationEnded(
+            "This invitation does not exist. Check that you opened the whole link, or ask for a new one."
+        )
     actions.refuse_ended(found)
     return found
 

@@ -8,13 +8,15 @@ HTMLInputElement.prototype.hasChangeListener = true;
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-copy]");
   if (!button) return;
-  const text = document.getElementById(button.dataset.copy).textContent;
+  const source = document.getElementById(button.dataset.copy);
+  const text = source.value ?? source.textContent;
   try {
     await navigator.clipboard.writeText(text);
     button.textContent = "Copied";
   } catch {
     // No clipboard access (plain HTTP): select the text, so that one keypress copies it.
-    getSelection().selectAllChildren(document.getElementById(button.dataset.copy));
+    if (source.select) source.select();
+    else getSelection().selectAllChildren(source);
   }
 });
 
@@ -61,7 +63,8 @@ document.addEventListener("submit", async (event) => {
   } catch (error) {
     say(form, error.name === "TimeoutError"
       ? "The server did not answer. It may have acted on this form: look at the page again before you send it twice. Nothing that you typed is lost."
-      : `The form could not be sent (${error.message}). Nothing that you typed is lost: send it again.`);
+      // A TypeError is the network's; its text differs from browser to browser.
+      : `The form could not be sent: ${error instanceof TypeError ? "the server cannot be reached" : error.message}. Nothing that you typed is lost: send it again.`);
   } finally {
     clearTimeout(silent);
     if (!leaving) {
