@@ -256,13 +256,11 @@ def guardrail_rows(rollout: Rollout) -> list[GuardrailRow]:
 
 
 def _judged_for(rollout: Rollout) -> str | None:
-    """Return the name of the stage that the verdicts are about: the next one, or the last once it is reached; None if
-    the rollout ended before that.
-    """
-    last = len(rollout.stages) - 1
-    if rollout.stage < last and not _may_advance(rollout):
+    """Return the stage that the verdicts are about: the next one, or the last once reached; None if it ended before."""
+    at_last = rollout.stage + 1 >= len(rollout.stages)
+    if not (at_last or _may_advance(rollout)):
         return None
-    return stage_name(rollout.stages[min(rollout.stage + 1, last)])
+    return stage_name(rollout.stages[-1 if at_last else rollout.stage + 1])
 
 
 def _may_advance(rollout: Rollout) -> bool:
