@@ -4,25 +4,25 @@ from django.urls import URLPattern, path
 from drf_spectacular.utils import extend_schema, extend_schema_view
 
 from controlplane.web.api import ApiView
-from rollout_app import api, rehearsal_api
+from rollout_app import api, moves_api, rehearsal_api
 from rollout_app.blast_radius import api as blast_radius
 from rollout_app.evidence_report import api as evidence
 from rollout_app.review import api as review
 
-_MOVES = {
-    "submit": api.SubmitView,
-    "reject": api.RejectView,
-    "withdraw-approval": api.WithdrawApprovalView,
-    "cancel": api.CancelView,
-    "start": api.StartView,
-    "break-glass": api.BreakGlassView,
-    "advance": api.AdvanceView,
-    "complete": api.CompleteView,
-    "pause": api.PauseView,
-    "resume": api.ResumeView,
-    "roll-back": api.RollBackView,
-    "abort": api.AbortView,
-    "revert": api.RevertView,
+MOVES = {
+    "submit": moves_api.SubmitView,
+    "reject": moves_api.RejectView,
+    "withdraw-approval": moves_api.WithdrawApprovalView,
+    "cancel": moves_api.CancelView,
+    "start": moves_api.StartView,
+    "break-glass": moves_api.BreakGlassView,
+    "advance": moves_api.AdvanceView,
+    "complete": moves_api.CompleteView,
+    "pause": moves_api.PauseView,
+    "resume": moves_api.ResumeView,
+    "roll-back": moves_api.RollBackView,
+    "abort": moves_api.AbortView,
+    "revert": moves_api.RevertView,
 }
 
 
@@ -44,9 +44,9 @@ urlpatterns = [
     path("plans/<slug:plan>", api.PlanView.as_view()),
     path("rollouts", api.RolloutsView.as_view()),
     path("rollouts/<uuid:rollout>", api.RolloutDetailView.as_view()),
-    path("rollouts/<uuid:rollout>/approve", api.ApproveView.as_view()),
-    path("rollouts/<uuid:rollout>/stages/<int:stage>/approve", api.ApproveView.as_view()),
-    *(path(f"rollouts/<uuid:rollout>/{name}", view.as_view()) for name, view in _MOVES.items()),
+    path("rollouts/<uuid:rollout>/approve", moves_api.ApproveView.as_view()),
+    path("rollouts/<uuid:rollout>/stages/<int:stage>/approve", moves_api.ApproveView.as_view()),
+    *(path(f"rollouts/<uuid:rollout>/{name}", view.as_view()) for name, view in MOVES.items()),
     path("rollouts/<uuid:rollout>/transitions", api.TransitionsView.as_view()),
     path("rollouts/<uuid:rollout>/approvals", api.ApprovalsView.as_view()),
     path("rollouts/<uuid:rollout>/judgement", api.JudgementView.as_view()),
