@@ -15,6 +15,7 @@ from controlplane.access.models import SCOPES, Key, Membership, Role, Team
 from controlplane.core.actors import Actor
 from controlplane.core.errors import NotFound
 from controlplane.core.names import validate_text
+from controlplane.core.rotation import MAX_OVERLAP
 from controlplane.web.api import PAGE, REASON, ApiView
 from controlplane.web.fields import ReasonField, ZonedDateTimeField
 
@@ -62,7 +63,9 @@ class RevokeInput(serializers.Serializer[Any]):
 
 
 class RotateInput(serializers.Serializer[Any]):
-    overlap_hours = serializers.IntegerField(default=24, min_value=0, max_value=168)
+    overlap_hours = serializers.IntegerField(
+        default=24, min_value=0, max_value=MAX_OVERLAP // timedelta(hours=1)
+    )
     reason = ReasonField()
 
 
@@ -98,9 +101,8 @@ class TeamSerializer(serializers.ModelSerializer[Team]):
     class Meta:
         model = Team
         fields = ["name", "members", "reason"]
-        extra_kwargs: ClassVar[dict[str, Any]] = {
-            "name": {"validators": []}
-        }  # the action reports a taken name as a 409
+        # The action reports a taken name as a 409.
+        extra_kwargs: ClassVar[dict[str, Any]] = {"name": {"validators": []}}
 
 
 class MembersInput(serializers.Serializer[Any]):

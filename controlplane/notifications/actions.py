@@ -21,12 +21,12 @@ from controlplane.core import clock, reasons
 from controlplane.core.actors import Actor
 from controlplane.core.errors import AlreadyExists, Conflict, InvalidInput, SelfApproval, StaleVersion
 from controlplane.core.names import hidden_character
+from controlplane.core.rotation import refuse_overlap
 from controlplane.notifications import destinations, events, outbox, secrets
 from controlplane.notifications.models import BreakGlass, Delivery, Receiver
 from controlplane.notifications.sealing import seal
 
 MOST_RECEIVERS = 100
-MAX_OVERLAP = timedelta(days=7)  # how long the previous secret may continue to sign
 
 
 def add_receiver(
@@ -55,7 +55,9 @@ def add_receiver(
         receiver.secrets = [kept]
     with transaction.atomic():
         if Receiver.objects.count() >= MOST_RECEIVERS:
-            raise Conflict(f"There are {MOST_RECEIVERS} receivers; disable or change one of them.")
+            raise Conflict(
+                f"There are already {MOST_RECEIVERS} receivers, which is the limit. Change one that you no longer need."
+            )
         _save_new(receiver)
         _record("receiver.add", receiver, actor=actor, reason=reason, after=receiver_fields(receiver))
     return receiver, text
@@ -104,8 +106,7 @@ def rotate_secret(
     reason: str = "",
 ) -> tuple[Receiver, str]:
     """Create a new signing secret, shown only once. The previous one also signs for `overlap`, at most 7 days."""
-    if not timedelta(0) <= overlap <= MAX_OVERLAP:
-        raise InvalidInput("The overlap of a rotation must be between 0 and 7 days.")
+    refuse_overlap(overlap)
     with transaction.atomic():
         receiver = _locked(receiver, expected)
         if receiver.kind != Receiver.Kind.WEBHOOK:

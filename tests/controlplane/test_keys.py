@@ -131,10 +131,10 @@ class TestIssuedKeys:
             revoked, _ = self.issue()
             actions.revoke_key(revoked.key_id, actor=SYSTEM, reason="lost")
             expiring, _ = self.issue(expires_at=clock.now() + timedelta(hours=1))
-            with pytest.raises(Conflict, match="has ended"):
+            with pytest.raises(Conflict, match="has expired or was revoked"):
                 actions.rotate_key(revoked.key_id, actor=SYSTEM)
             now.shift(timedelta(hours=1))
-            with pytest.raises(Conflict, match="has ended"):
+            with pytest.raises(Conflict, match="has expired or was revoked"):
                 actions.rotate_key(expiring.key_id, actor=SYSTEM)
 
     def test_a_key_is_rotated_until_the_last_moment_of_its_life(self, settings: Any) -> None:

@@ -25,7 +25,7 @@ from controlplane.access.actions.invitations import (
     revoke_invitation,
     token_hash,
 )
-from controlplane.access.actions.keys import MAX_OVERLAP, issue_key, key_fields, revoke_key, rotate_key
+from controlplane.access.actions.keys import issue_key, key_fields, revoke_key, rotate_key
 from controlplane.access.actions.people import (
     activate_person,
     deactivate_person,
@@ -48,7 +48,6 @@ __all__ = [
     "change_password",
     "create_person",
     "request_role",
-    "MAX_OVERLAP",
     "accept_as",
     "accept_with_password",
     "activate_person",

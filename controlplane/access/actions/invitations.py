@@ -207,7 +207,9 @@ def _inviter(invitation: Invitation) -> Actor:
     if invitation.inviter_key:
         key = Key.objects.select_related("user").filter(key_id=invitation.inviter_key).first()
         if key is None or key.revoked_at or (key.expires_at and key.expires_at <= clock.now()):
-            raise InvitationEnded("The key that created this invitation has ended. Ask for a new link.")
+            raise InvitationEnded(
+                "The key that created this invitation has expired or was revoked. Ask for a new link."
+            )
         return Actor("key", key.key_id, key.words, None if key.user_id is None else str(key.user_id))
     if invitation.inviter is not None:
         return Actor.of_user(invitation.inviter)

@@ -23,8 +23,7 @@ from controlplane.core import clock
 from controlplane.core.actors import Actor
 from controlplane.core.errors import Conflict, InvalidInput, KeyLimited, NotFound, NotYourKey
 from controlplane.core.names import hidden_character
-
-MAX_OVERLAP = timedelta(days=7)  # how long a rotated key may be used along with its successor
+from controlplane.core.rotation import refuse_overlap
 
 
 def issue_key(
@@ -137,12 +136,11 @@ def rotate_key(
     Only the person that the key acts for may do this. Anybody else could act as that person with the new text, and so
     approve their own change.
     """
-    if not timedelta(0) <= overlap <= MAX_OVERLAP:
-        raise InvalidInput("The overlap of a rotation must be between 0 and 7 days.")
+    refuse_overlap(overlap)
     with transaction.atomic():
         old, now = _locked_own_key(key_id, actor), clock.now()
         if old.revoked_at is not None or (old.expires_at is not None and old.expires_at <= now):
-            raise Conflict(f"Key {key_id} has ended; issue a new one.")
+            raise Conflict(f"Key {key_id} has expired or was revoked; issue a new one.")
         if Key.objects.filter(rotated_from=old, revoked_at=None).exists():
             raise Conflict(f"Key {key_id} was already rotated: rotate its successor, or revoke that first.")
         expires_at = _as_long(old, now)

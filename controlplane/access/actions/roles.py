@@ -155,7 +155,7 @@ def people(usernames: Sequence[str]) -> list[User]:
     """Return the users with these names. Raises `InvalidInput` naming those that do not exist."""
     found = list(get_user_model().objects.filter(username__in=usernames))
     if unknown := sorted(set(usernames) - {user.get_username() for user in found}):
-        raise InvalidInput(f"There is no user called {', '.join(unknown)}.")
+        raise InvalidInput(f"Unknown users: {', '.join(unknown)}.")
     return found
 
 

@@ -6,6 +6,7 @@ from allauth.account.adapter import DefaultAccountAdapter
 from allauth.account.internal.flows.login import get_authentication_records
 from allauth.core import context
 from allauth.core.exceptions import ImmediateHttpResponse
+from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractBaseUser
 from django.db import transaction
@@ -67,7 +68,10 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
         """Record a wrong password, or an attempt that was not checked because too many failed before."""
         error: PointsmanError = SignInFailed("The name or the password is wrong.")
         if getattr(request, "axes_locked_out", False):
-            error = TooMany("Too many sign-ins have failed; the password was not checked.", retry_after=900)
+            error = TooMany(
+                "Too many sign-ins have failed; the password was not checked.",
+                retry_after=int(settings.AXES_COOLOFF_TIME.total_seconds()),
+            )
         refuse(request, error, _person_called(credentials.get("username")))
 
     def is_reauthentication_required(self, *, app: str) -> bool:
