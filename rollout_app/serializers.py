@@ -10,7 +10,7 @@ from rest_framework import serializers
 from controlplane.core import clock
 from controlplane.core.names import validate_text
 from controlplane.web.fields import ReasonField, ZonedDateTimeField
-from rollout_app.actions import Surroundings, binding, refusals, surroundings_of
+from rollout_app.actions import Surroundings, binding, refusals
 from rollout_app.actions.approvals import number_needed
 from rollout_app.models import Approval, GuardrailOverride, Plan, Rollout, Transition, VerdictRecord
 from rollout_app.shapes import METRICS, StagesField
@@ -86,7 +86,7 @@ class RolloutSerializer(serializers.ModelSerializer[Rollout]):
     def _known(self) -> Surroundings | None:
         """What the checks of a whole list need, read at once."""
         rollouts = getattr(self.parent, "instance", None)
-        return surroundings_of(rollouts) if isinstance(rollouts, list) else None
+        return Surroundings(rollouts) if isinstance(rollouts, list) else None
 
     def get_can(self, rollout: Rollout) -> list[str]:
         refused = refusals(rollout, self._now, self._known)

@@ -11,14 +11,15 @@ All of this is checked again when the change is applied. If a contributor is unk
 Two approvers are then needed, so that at least one of them is somebody else.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from controlplane.access.models import Role
-from controlplane.access.permissions import has_role
+from controlplane.access.permissions import holders
 from controlplane.core.actors import Actor
 from controlplane.core.errors import Conflict, Forbidden, SelfApproval
 
 Contributors = Collection[str | None]
+MayApprove = Callable[[str, str], bool]  # (a person's id, an environment)
 
 
 def approvals_needed(contributors: Contributors) -> int:
@@ -44,13 +45,21 @@ def refuse_approver(actor: Actor, contributors: Contributors, agreed: Collection
         raise Conflict("You have already approved it; another approver is needed.")
 
 
-def still_count(approvers: Iterable[str], contributors: Contributors, environment: str) -> set[str]:
-    """Return the approvers whose approval counts now."""
+def who_may_approve(user_ids: Iterable[str]) -> MayApprove:
+    """Return which of these people may approve in which environment, as of now, in one query."""
+    return holders(Role.APPROVER, user_ids)
+
+
+def still_count(
+    approvers: Collection[str],
+    contributors: Contributors,
+    environment: str,
+    may_approve: MayApprove | None = None,
+) -> set[str]:
+    """Return the approvers whose approval counts now. `may_approve`: read for many changes at once."""
+    may_approve = may_approve or who_may_approve(approvers)
     return {
-        user_id
-        for user_id in approvers
-        if user_id not in contributors
-        and has_role(Actor("user", user_id, "", user_id), Role.APPROVER, environment)
+        user_id for user_id in approvers if user_id not in contributors and may_approve(user_id, environment)
     }
 
 

@@ -1,7 +1,8 @@
 """Permission checks. They query the database each time, so a withdrawn role is lost at once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractBaseUser, AbstractUser, AnonymousUser
 from django.db.models import Q
 
@@ -23,7 +24,7 @@ def has_role(
     limited to some workloads holds a role (other than viewer) only if `workload` names one of them: it has no rights
     where no workload is named, or all are meant.
     """
-    wanted = set(Role.values) if role == Role.VIEWER else {str(role), Role.ADMIN.value}
+    wanted = _roles_that_include(role)
     match principal:
         case Actor(kind="system"):
             return True
@@ -46,11 +47,31 @@ def roles_held(person: AbstractUser) -> Callable[[Role | str, str | None], bool]
     held = set(Membership.objects.filter(user_id=person.pk).values_list("environment", "role"))
 
     def holds(role: Role | str, environment: str | None) -> bool:
-        wanted = set(Role.values) if role == Role.VIEWER else {str(role), Role.ADMIN.value}
-        places = (environment, "")
+        wanted, places = _roles_that_include(role), (environment, "")
         return any(r in wanted and (environment is ANYWHERE or e in places) for e, r in held)
 
     return holds
+
+
+def holders(role: Role | str, user_ids: Iterable[str]) -> Callable[[str, str], bool]:
+    """Return whether (a person's id, an environment) has the role, for all these people as of now, in one query."""
+    people = get_user_model().objects.filter(pk__in=set(user_ids), is_active=True)
+    rows = people.values_list("pk", "is_superuser", "memberships__role", "memberships__environment")
+    wanted, everywhere = _roles_that_include(role), ""
+    places = {
+        (str(pk), everywhere if is_superuser else environment)
+        for pk, is_superuser, held, environment in rows
+        if is_superuser or held in wanted
+    }
+
+    def holds(user_id: str, environment: str) -> bool:
+        return bool(places & {(user_id, environment), (user_id, everywhere)})
+
+    return holds
+
+
+def _roles_that_include(role: Role | str) -> set[str]:
+    return set(Role.values) if role == Role.VIEWER else {str(role), Role.ADMIN.value}
 
 
 def require_role(
@@ -112,8 +133,6 @@ def person_behind(principal: Principal) -> str | int | None:
 
 
 def _person_id_holds(user_id: str, wanted: set[str], environment: str | None) -> bool:
-    from django.contrib.auth import get_user_model
-
     person = get_user_model().objects.filter(pk=user_id).first()
     return person is not None and _person_holds(person, wanted, environment)
 

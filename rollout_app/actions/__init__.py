@@ -8,7 +8,7 @@
     rollbacks   roll_back_rollout  abort_rollout  confirm_rolled_back  revert_rollout
     settings    add_plan  edit_plan  remove_plan  set_guardrail  remove_guardrail  own_guardrails
                 guardrails_tag
-    refusals    refusals  refusal  surroundings_of  freeze_sentence
+    refusals    refusals  refusal  Surroundings  next_stage  freeze_sentence
 
 Each rollout action takes the rollout, the actor and the reason, and returns the updated rollout. Pass an instance to
 act only if the rollout has not changed since you read it; pass an id to act on its current state. When a person
@@ -30,9 +30,9 @@ from rollout_app.actions.refusals import (
     Refusal,
     Surroundings,
     freeze_sentence,
+    next_stage,
     refusal,
     refusals,
-    surroundings_of,
 )
 from rollout_app.actions.rollbacks import (
     abort_rollout,
@@ -77,6 +77,7 @@ __all__ = [
     "freeze_sentence",
     "guardrails_tag",
     "is_somebody_else",
+    "next_stage",
     "own_guardrails",
     "pause_rollout",
     "propose_rollout",
@@ -92,6 +93,5 @@ __all__ = [
     "standing_approval",
     "start_rollout",
     "submit_rollout",
-    "surroundings_of",
     "withdraw_approval",
 ]

@@ -4,7 +4,8 @@ The criteria for judging a rollout are fixed when it is proposed and hashed into
 between the approval and the start. `controlplane.access.four_eyes` decides who counts as a second person.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from policies_app.models import Workload
 from rollout_app.actions.transitions import (
     audited_transaction,
     evaluate_soon,
+    four_eyes_apply,
     fresh_environment,
     legal,
     loaded,
@@ -55,24 +57,30 @@ def fixed_at_proposal(rollout: Rollout, actor: Actor) -> dict[str, Any]:
     return {
         "guardrails": [guardrail.as_dict() for guardrail in guardrails_for(overrides)],
         # The edition makes every amendment void all earlier approvals, even one that restores the old values.
-        "terms": {**_terms_now(rollout), "edition": rollout.terms.get("edition", 0) + 1},
-        "four_eyes": rollout.four_eyes or fresh_environment(rollout).four_eyes,
+        "terms": {
+            **terms_now([rollout])[rollout.workload_id],
+            "edition": rollout.terms.get("edition", 0) + 1,
+        },
+        "four_eyes": four_eyes_apply(rollout, fresh_environment(rollout)),
         "contributors": four_eyes.with_contributor(rollout.contributors, actor.user_id),
     }
 
 
-def _terms_now(rollout: Rollout) -> dict[str, Any]:
-    values: dict[str, Any] = Workload.objects.values(*sorted(JUDGED_BY)).get(pk=rollout.workload_id)
-    return {name: str(value) if name == "quality_bar" else value for name, value in values.items()}
+Terms = Mapping[str, Any]
 
 
-def require_same_terms(rollout: Rollout) -> None:
+def terms_now(rollouts: Iterable[Rollout]) -> dict[int, Terms]:
+    """Return the present criteria for judging, by the rollout's workload."""
+    rows = Workload.objects.filter(pk__in={rollout.workload_id for rollout in rollouts})
+    return {
+        row.pop("pk"): {name: str(value) if name == "quality_bar" else value for name, value in row.items()}
+        for row in rows.values("pk", *sorted(JUDGED_BY))
+    }
+
+
+def require_same_terms(rollout: Rollout, now: Terms) -> None:
     """Raise `ApprovalStale` if the workload's judging criteria changed since the rollout was proposed."""
-    if not needs_approval(rollout):
-        return
-    if changed := sorted(
-        name for name, value in _terms_now(rollout).items() if rollout.terms.get(name) != value
-    ):
+    if changed := sorted(name for name, value in now.items() if rollout.terms.get(name) != value):
         raise ApprovalStale(
             f"The criteria for judging {rollout.workload.name} changed after this rollout was proposed: "
             f"{', '.join(changed)}. Amend the rollout and ask for a new approval."
@@ -154,9 +162,33 @@ def withdraw_approval(rollout: Rollout | UUID | str, *, actor: Actor, reason: st
         return move(rollout, Event.WITHDRAW_APPROVAL, actor=actor, reason=reason, approvals=taken_back)
 
 
-def require_an_approval(rollout: Rollout) -> None:
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The approvals of many rollouts that nobody withdrew, and who may approve, read at once (`given_to`)."""
+
+    approvals: Mapping[UUID, Sequence[Approval]]
+    may_approve: four_eyes.MayApprove
+
+
+def given_to(rollouts: Iterable[Rollout]) -> Given:
+    rows = Approval.objects.filter(rollout__in={rollout.pk for rollout in rollouts}, withdrawn_at=None)
+    found: dict[UUID, list[Approval]] = {}
+    for approval in rows.order_by("pk"):
+        found.setdefault(approval.rollout_id, []).append(approval)
+    approvers = {approval.approver_user_id for each in found.values() for approval in each}
+    return Given(found, four_eyes.who_may_approve(approvers))
+
+
+def _given(rollout: Rollout, stage: int | None, known: Given | None) -> list[Approval]:
+    """Return the approvals of the start or of a stage that nobody withdrew, oldest first."""
+    if known is None:
+        return list(rollout.approvals.filter(stage=stage, withdrawn_at=None).order_by("pk"))
+    return [approval for approval in known.approvals.get(rollout.pk, ()) if approval.stage == stage]
+
+
+def require_an_approval(rollout: Rollout, known: Given | None = None) -> None:
     """Raise `Conflict` if there is no approval of the start."""
-    if not rollout.approvals.filter(stage=None, withdrawn_at=None).exists():
+    if not _given(rollout, None, known):
         raise Conflict("Nobody has approved it.")
 
 
@@ -170,14 +202,19 @@ def standing_approvals(rollout: Rollout, stage: int | None = None) -> list[Appro
 
     An approval counts if it has the current binding and its approver still has the role and is not a contributor.
     """
-    given = {
-        approval.approver_user_id: approval
-        for approval in rollout.approvals.filter(
-            stage=stage, binding=binding(rollout, stage), withdrawn_at=None
-        ).order_by("pk")
-    }
-    counted = four_eyes.still_count(given, contributors(rollout), rollout.environment.name)
-    return [approval for user_id, approval in given.items() if user_id in counted]
+    return _standing(rollout, _bound(rollout, stage, _given(rollout, stage, None)), None)
+
+
+def _bound(rollout: Rollout, stage: int | None, given: Iterable[Approval]) -> list[Approval]:
+    bound = binding(rollout, stage)
+    return [approval for approval in given if approval.binding == bound]
+
+
+def _standing(rollout: Rollout, bound: Iterable[Approval], known: Given | None) -> list[Approval]:
+    newest = {approval.approver_user_id: approval for approval in bound}
+    may_approve = known.may_approve if known else None
+    counted = four_eyes.still_count(newest, contributors(rollout), rollout.environment.name, may_approve)
+    return [approval for user_id, approval in newest.items() if user_id in counted]
 
 
 def standing_approval(rollout: Rollout, stage: int | None = None) -> Approval | None:
@@ -205,15 +242,18 @@ def counting(rollout: Rollout, approvals: Iterable[Approval]) -> set[int]:
     return {one.pk for one in bound if one.stage not in needed or one.pk in standing}
 
 
-def needed_approvals(rollout: Rollout, stage: int | None = None) -> list[Approval]:
+def needed_approvals(
+    rollout: Rollout, stage: int | None = None, known: Given | None = None
+) -> list[Approval]:
     """Return `standing_approvals`, or raise an error that says what is missing."""
-    standing, had_a_part = standing_approvals(rollout, stage), contributors(rollout)
+    given = _given(rollout, stage, known)
+    bound = _bound(rollout, stage, given)
+    standing, had_a_part = _standing(rollout, bound, known), contributors(rollout)
     if len(standing) >= four_eyes.approvals_needed(had_a_part):
         return standing
     what = "the start" if stage is None else f"entering {_stage(rollout, stage).named}"
-    given = rollout.approvals.filter(stage=stage, withdrawn_at=None)
-    if given.exists() and not standing:
-        if given.filter(binding=binding(rollout, stage)).exists():
+    if given and not standing:
+        if bound:
             raise ApprovalStale(
                 f"The approval of {what} no longer counts: the person who gave it is no longer an approver in "
                 f"{rollout.environment.name}. {four_eyes.missing_sentence(had_a_part, 0)}"
@@ -226,20 +266,16 @@ def needed_approvals(rollout: Rollout, stage: int | None = None) -> list[Approva
     raise ApprovalMissing(f"{begun} {four_eyes.missing_sentence(had_a_part, len(standing))}")
 
 
-def needs_approval(rollout: Rollout) -> bool:
-    """Return whether a second person must approve: four eyes applied at the proposal, or apply now."""
-    return rollout.four_eyes or fresh_environment(rollout).four_eyes
-
-
 def number_needed(rollout: Rollout) -> int:
     """Return how many people must approve the start. A rollout that has started needed what applied then."""
-    applies = rollout.four_eyes or (rollout.started_at is None and rollout.environment.four_eyes)
+    started = rollout.started_at is not None
+    applies = rollout.four_eyes if started else four_eyes_apply(rollout, rollout.environment)
     return four_eyes.approvals_needed(contributors(rollout)) if applies else 0
 
 
 def start_approvals(rollout: Rollout) -> list[Approval]:
     """Return the approvals that the start needs, checked now. Empty if four eyes do not apply."""
-    return needed_approvals(rollout) if needs_approval(rollout) else []
+    return needed_approvals(rollout) if four_eyes_apply(rollout, fresh_environment(rollout)) else []
 
 
 def _stage(rollout: Rollout, at: int) -> Stage:
@@ -278,7 +314,7 @@ def _approve(
         raise ApprovalStale("The rollout changed after you opened it. Read it again before you approve it.")
     if not rollout.terms:
         raise ApprovalStale(
-            "An older release proposed this rollout without fixing its guardrails. Amend it first."
+            "This rollout was proposed under an older release, which did not record its guardrails. Amend it first."
         )
     agreed = [approval.approver_user_id for approval in standing_approvals(rollout, stage)]
     four_eyes.refuse_approver(actor, contributors(rollout), agreed)

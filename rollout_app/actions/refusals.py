@@ -4,10 +4,11 @@ Each refusal is worded in one place, here or in `approvals`, as the error that t
 check who may act: views check roles, and the approval actions check four eyes.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
+from uuid import UUID
 
 from controlplane.core.errors import (
     ApprovalMissing,
@@ -21,17 +22,32 @@ from policies_app.actions import served_assignment
 from policies_app.catalogue.usage import refuse_disabled_models
 from policies_app.models import Assignment, Environment, Model
 from rollout_app.actions.approvals import (
+    Given,
+    Terms,
+    given_to,
     needed_approvals,
     require_an_approval,
     require_same_terms,
-    start_approvals,
+    terms_now,
 )
-from rollout_app.actions.transitions import active_elsewhere, another_is_active, fresh_environment, legal
+from rollout_app.actions.transitions import (
+    another_is_active,
+    four_eyes_apply,
+    legal,
+)
 from rollout_app.engine.evidence import Stage
-from rollout_app.engine.states import ACTIVE, APPROVABLE, BY_ITSELF, ENDED, Event, State, words
+from rollout_app.engine.states import (
+    ACTIVE,
+    APPROVABLE,
+    BY_ITSELF,
+    ENDED,
+    REVERT_HOURS,
+    Event,
+    State,
+    words,
+)
 from rollout_app.models import Rollout
 
-REVERT_WITHIN = timedelta(hours=72)
 APPROVE_STAGE = "approve_stage"  # approve the next stage; not an event of the state machine
 
 
@@ -44,40 +60,62 @@ class Refusal:
     by_state: bool
 
 
-@dataclass(frozen=True)
 class Surroundings:
-    """The rows that the checks of many rollouts need, read in four queries (`surroundings_of`)."""
+    """What the checks of these rollouts need to know. Each kind is read when a check first needs it, for all rollouts
+    at once."""
 
-    environments: Mapping[int, Environment]
-    assignments: Mapping[tuple[int, int], Assignment]
-    enabled_models: frozenset[str]
-    active: frozenset[tuple[int, int]]  # (environment, workload) with a rollout under way
+    def __init__(self, rollouts: Sequence[Rollout]) -> None:
+        self._rollouts = rollouts
+        places = [(rollout.environment_id, rollout.workload_id) for rollout in rollouts]
+        self._here = {
+            "environment__in": {environment for environment, _ in places},
+            "workload__in": {workload for _, workload in places},
+        }
+
+    @cached_property
+    def environments(self) -> Mapping[int, Environment]:
+        return Environment.objects.in_bulk(self._here["environment__in"])
+
+    @cached_property
+    def assignments(self) -> Mapping[tuple[int, int], Assignment]:
+        """By environment and workload."""
+        served = Assignment.objects.filter(**self._here).select_related("baseline")
+        rows = served.defer("fragment", "baseline__canonical")
+        return {(row.environment_id, row.workload_id): row for row in rows}
+
+    @cached_property
+    def enabled_models(self) -> frozenset[str]:
+        return frozenset(Model.objects.filter(enabled=True).values_list("name", flat=True))
+
+    @cached_property
+    def active(self) -> frozenset[tuple[int, int]]:
+        """The environments and workloads with a rollout under way."""
+        under_way = Rollout.objects.filter(**self._here, state__in=[state.value for state in ACTIVE])
+        return frozenset(under_way.order_by().values_list("environment_id", "workload_id"))
+
+    @cached_property
+    def given(self) -> Given:
+        return given_to(self._rollouts)
+
+    @cached_property
+    def terms(self) -> Mapping[int, Terms]:
+        """By workload."""
+        return terms_now(self._rollouts)
+
+    @cached_property
+    def reverted(self) -> frozenset[UUID | None]:
+        """The rollouts that a revert undoes or has undone."""
+        reverts = Rollout.objects.filter(reverts__in=[rollout.pk for rollout in self._rollouts])
+        given_up = (State.ROLLED_BACK, State.ABORTED)
+        return frozenset(reverts.exclude(state__in=given_up).values_list("reverts", flat=True))
 
 
-def surroundings_of(rollouts: Iterable[Rollout]) -> Surroundings:
-    places = {(rollout.environment_id, rollout.workload_id) for rollout in rollouts}
-    environments, workloads = {place[0] for place in places}, {place[1] for place in places}
-    here = {"environment__in": environments, "workload__in": workloads}
-    served = (
-        Assignment.objects.filter(**here).select_related("baseline").defer("fragment", "baseline__canonical")
-    )
-    under_way = Rollout.objects.filter(**here, state__in=[state.value for state in ACTIVE]).order_by()
-    return Surroundings(
-        environments=Environment.objects.in_bulk(environments),
-        assignments={(a.environment_id, a.workload_id): a for a in served},
-        enabled_models=frozenset(Model.objects.filter(enabled=True).values_list("name", flat=True)),
-        active=frozenset(under_way.values_list("environment_id", "workload_id")),
-    )
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Situation:
-    """A rollout and its surroundings. Reads from the database only what a check needs and `known` does not have."""
-
     rollout: Rollout
     event: str
     now: datetime
-    known: Surroundings | None = None
+    known: Surroundings
 
     @property
     def place(self) -> tuple[int, int]:
@@ -87,25 +125,27 @@ class _Situation:
     def state(self) -> State:
         return State(self.rollout.state)
 
-    @cached_property
+    @property
     def environment(self) -> Environment:
-        found = self.known and self.known.environments.get(self.rollout.environment_id)
-        return found or fresh_environment(self.rollout)
+        return self.known.environments[self.rollout.environment_id]
 
-    @cached_property
+    @property
     def assignment(self) -> Assignment:
-        found = self.known and self.known.assignments.get(self.place)
-        return found or served_assignment(*self.place)
+        found = self.known.assignments.get(self.place)
+        return found or served_assignment(*self.place)  # which raises `NotServed`
 
     @property
     def needs_approval(self) -> bool:
-        """Whether a second person must approve, as in `approvals`, but with the environment that is already read."""
-        return self.rollout.four_eyes or self.environment.four_eyes
+        return four_eyes_apply(self.rollout, self.environment)
 
     @property
     def next_stage(self) -> int:
-        """The index of the stage that the rollout would enter next: 0 if it has not started."""
-        return 0 if self.state is State.SCHEDULED else self.rollout.stage + 1
+        return next_stage(self.rollout)
+
+
+def next_stage(rollout: Rollout) -> int:
+    """Return the index of the stage that the rollout would enter next: 0 if it has not started."""
+    return 0 if rollout.state == State.SCHEDULED else rollout.stage + 1
 
 
 Check = Callable[[_Situation], object]  # raises the PointsmanError that the action raises
@@ -113,13 +153,13 @@ Check = Callable[[_Situation], object]  # raises the PointsmanError that the act
 
 def refusals(rollout: Rollout, now: datetime, known: Surroundings | None = None) -> dict[str, Refusal | None]:
     """Return, for each event and `APPROVE_STAGE`, None if it is possible now, else the first refusal."""
+    known = known or Surroundings([rollout])
     return {event: refusal(rollout, event, now, known) for event in _CHECKS}
 
 
 def refusal(rollout: Rollout, event: str, now: datetime, known: Surroundings | None = None) -> Refusal | None:
-    """Return the first refusal of `event`, or None if it is possible now. `known`: rows that were read
-    for many rollouts at once."""
-    situation = _Situation(rollout, event, now, known)
+    """Return the first refusal of `event`, or None if it is possible now. `known`: read for many rollouts at once."""
+    situation = _Situation(rollout, event, now, known or Surroundings([rollout]))
     at_point, conditions = _CHECKS[event]
     for checks, by_state in ((at_point, True), (conditions, False)):
         if error := _first_error(situation, checks):
@@ -129,7 +169,7 @@ def refusal(rollout: Rollout, event: str, now: datetime, known: Surroundings | N
 
 def require(rollout: Rollout, event: str, now: datetime) -> None:
     """Raise the first error that prevents `event`, if any."""
-    situation = _Situation(rollout, event, now)
+    situation = _Situation(rollout, event, now, Surroundings([rollout]))
     at_point, conditions = _CHECKS[event]
     for check in (*at_point, *conditions):
         check(situation)
@@ -165,7 +205,7 @@ def _in_state(s: _Situation) -> None:
 
 def _approved_or_missing(s: _Situation) -> None:
     if s.state is State.AWAITING_APPROVAL:
-        start_approvals(s.rollout)  # says what is missing, which helps more than "not in this state"
+        _start_is_approved(s)  # says what is missing, which helps more than "not in this state"
 
 
 def _has_next_stage(s: _Situation) -> None:
@@ -191,7 +231,7 @@ def _stage_asks_approval(s: _Situation) -> None:
 
 def _is_approved(s: _Situation) -> bool:
     try:
-        needed_approvals(s.rollout, s.next_stage)
+        needed_approvals(s.rollout, s.next_stage, s.known.given)
     except (ApprovalMissing, ApprovalStale):
         return False
     return True
@@ -205,9 +245,9 @@ def _completed_lately(s: _Situation) -> None:
         elif s.state not in ENDED | ACTIVE:
             instead = ": cancel it"
         raise Conflict(f"Only a completed rollout can be reverted; this one is {words(s.state)}{instead}.")
-    if s.now > s.rollout.ended_at + REVERT_WITHIN:
+    if s.now > s.rollout.ended_at + timedelta(hours=REVERT_HOURS):
         raise Conflict(
-            "It was completed more than 72 hours ago, and the earlier version was not compared on today's "
+            f"It was completed more than {REVERT_HOURS} hours ago, and the earlier version was not compared on today's "
             "traffic. Propose a rollout to that version instead."
         )
 
@@ -217,12 +257,12 @@ def _completed_lately(s: _Situation) -> None:
 
 def _start_is_approved(s: _Situation) -> None:
     if s.needs_approval:
-        needed_approvals(s.rollout)
+        needed_approvals(s.rollout, known=s.known.given)
 
 
 def _same_terms(s: _Situation) -> None:
     if s.needs_approval:
-        require_same_terms(s.rollout)
+        require_same_terms(s.rollout, s.known.terms[s.rollout.workload_id])
 
 
 def _no_freeze(s: _Situation) -> None:
@@ -233,7 +273,7 @@ def _no_freeze(s: _Situation) -> None:
 
 def _next_stage_is_approved(s: _Situation) -> None:
     if Stage.from_dict(s.rollout.stages[s.next_stage]).approval:
-        needed_approvals(s.rollout, s.next_stage)
+        needed_approvals(s.rollout, s.next_stage, s.known.given)
 
 
 def _same_baseline(s: _Situation) -> None:
@@ -276,22 +316,22 @@ def _pin_keeps_its_model(s: _Situation) -> None:
 
 def _no_other_active(s: _Situation) -> None:
     """A hint for the page. The partial unique index makes the decision."""
-    if (s.place in s.known.active and s.state not in ACTIVE) if s.known else active_elsewhere(s.rollout):
+    if s.place in s.known.active and s.state not in ACTIVE:
         raise another_is_active(s.rollout)
 
 
 def _models_enabled(s: _Situation) -> None:
     """A model may have been disabled after the version was written."""
-    refuse_disabled_models(s.rollout.candidate, s.known.enabled_models if s.known else None)
+    refuse_disabled_models(s.rollout.candidate, s.known.enabled_models)
 
 
 def _somebody_approved(s: _Situation) -> None:
-    require_an_approval(s.rollout)
+    require_an_approval(s.rollout, s.known.given)
 
 
 def _candidate_not_served(s: _Situation) -> None:
     if s.assignment.baseline_id == s.rollout.candidate_id:
-        raise Conflict(f"Version {s.rollout.candidate.number} is already served; cancel the rollout.")
+        raise Conflict(f"Version {s.rollout.candidate.number} is already being served; cancel this rollout.")
 
 
 def _is_way_back(s: _Situation) -> None:
@@ -304,9 +344,8 @@ def _is_way_back(s: _Situation) -> None:
 
 
 def _not_reverted(s: _Situation) -> None:
-    given_up = (State.ROLLED_BACK, State.ABORTED)
-    if Rollout.objects.filter(reverts=s.rollout).exclude(state__in=given_up).exists():
-        raise Conflict("It was already reverted.")
+    if s.rollout.pk in s.known.reverted:
+        raise Conflict("It has already been reverted.")
     served = s.assignment.baseline
     if served.pk != s.rollout.candidate_id:
         raise Conflict(

@@ -24,7 +24,7 @@ from policies_app.actions import set_assignment
 from policies_app.models import Environment, PolicyVersion, Workload
 from rollout_app import nudges
 from rollout_app.engine.evidence import Stage
-from rollout_app.engine.states import ACTIVE, Event, IllegalTransition, State, next_state, words
+from rollout_app.engine.states import Event, IllegalTransition, State, next_state, words
 from rollout_app.models import Rollout, Transition
 
 MAX_REASON = 2_000  # characters
@@ -173,7 +173,7 @@ def lock_for_move(rollout: Rollout) -> None:
     """
     lock_unmoved(rollout)
     environment = Environment.objects.select_for_update(no_key=True).get(pk=rollout.environment_id)
-    if rollout.four_eyes or environment.four_eyes:
+    if four_eyes_apply(rollout, environment):
         log.locked_head()
 
 
@@ -188,12 +188,6 @@ def _compare_and_swap(rollout: Rollout, before: Mapping[str, Any], values: Mappi
         raise _moved_error(rollout)
     for name, value in values.items():
         setattr(rollout, name, value)
-
-
-def active_elsewhere(rollout: Rollout) -> bool:
-    """Return whether another rollout of the same environment and workload is under way."""
-    same_place = Rollout.objects.filter(environment=rollout.environment_id, workload=rollout.workload_id)
-    return same_place.filter(state__in=[state.value for state in ACTIVE]).exclude(pk=rollout.pk).exists()
 
 
 def another_is_active(rollout: Rollout) -> RolloutActive:
@@ -293,6 +287,11 @@ def lock_criteria(rollout: Rollout) -> None:
     """Lock the workload's row and read it again, so that no criterion changes between the checks of a start and its
     commit. This must be the first lock taken, as in `edit_workload`."""
     rollout.workload = Workload.objects.select_for_update(no_key=True).get(pk=rollout.workload_id)
+
+
+def four_eyes_apply(rollout: Rollout, environment: Environment) -> bool:
+    """Return whether a second person must approve: four eyes applied at the proposal, or apply now."""
+    return rollout.four_eyes or environment.four_eyes
 
 
 def fresh_environment(rollout: Rollout) -> Environment:

@@ -14,14 +14,13 @@ from rollout_app import actions
 from rollout_app.actions.approvals import number_needed
 from rollout_app.console.rollout_actions import ROLLOUT_ACTIONS, may_approve, why_not
 from rollout_app.console.views import visible
-from rollout_app.engine.states import ACTIVE, Event, State
+from rollout_app.engine.states import ACTIVE, ENDED_WITHOUT_SUCCESS, Event, State
 from rollout_app.models import Rollout
 
 _NEWS = timedelta(days=7)
 SHOWN = 20  # per list; the page of rollouts shows all
 _ASKED = 200  # at most this many rollouts are checked for what the person may do
 _IDLE = {State.AWAITING_APPROVAL, State.SCHEDULED}
-_GONE_BACK = {State.ROLLED_BACK, State.ABORTED, State.REJECTED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +39,10 @@ def needs(request: HttpRequest) -> RolloutNeeds:
     """Return at most `SHOWN` of each. Stops checking rollouts as soon as enough are found."""
     seen, now = visible(request), clock.now()
     active = list(seen.filter(state__in=sorted(ACTIVE)).order_by("state", "-created_at")[:_ASKED])
-    written = seen.defer(None).defer(
-        "evidence", "baseline__canonical"
-    )  # checking a start needs the candidate's document
+    # Checking a start needs the candidate's document.
+    written = seen.defer(None).defer("evidence", "baseline__canonical")
     idle = list(written.filter(state__in=sorted(_IDLE)).order_by("state", "-created_at")[:_ASKED])
-    known = actions.surroundings_of([*active, *idle])
+    known = actions.Surroundings([*active, *idle])
     # Only where two must approve is it asked who has.
     prefetch_related_objects([each for each in [*active, *idle] if number_needed(each) > 1], "approvals")
     waiting = (each for each in [*idle, *active] if may_approve(request, each, now, known))
@@ -88,4 +86,4 @@ def ended_lately(request: HttpRequest) -> QuerySet[Rollout]:
 
 
 def _ended() -> Q:
-    return Q(ended_at__gte=clock.now() - _NEWS, state__in=[State.COMPLETED, *_GONE_BACK])
+    return Q(ended_at__gte=clock.now() - _NEWS, state__in=[State.COMPLETED, *ENDED_WITHOUT_SUCCESS])

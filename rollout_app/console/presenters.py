@@ -1,11 +1,10 @@
-"""Prepare what a rollout's page shows, in few queries: stages, shadow report, guardrails and history. Reads only."""
+"""Prepare what a rollout's page shows, in few queries: stages, shadow report and guardrails. Reads only."""
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from controlplane.core.actors import shown
 from controlplane.web.display import (
     NONE,
     THIN,
@@ -30,7 +29,7 @@ from rollout_app.engine.stats.combine import LOG_ROLL_BACK, stage_margin
 from rollout_app.engine.stats.paired import difference_interval, exact_p
 from rollout_app.engine.verdicts import Verdict
 from rollout_app.evaluation import evaluations
-from rollout_app.models import Rollout, Transition
+from rollout_app.models import Rollout
 from rollout_app.outcomes import minute_totals
 
 # --- stages -------------------------------------------------------------------------------------------
@@ -348,51 +347,6 @@ def evidence_of(rollout: Rollout) -> RolloutEvidence:
             _KEPT.clear()
         _KEPT[key] = found
     return _KEPT[key]
-
-
-# --- history ------------------------------------------------------------------------------------------
-
-_EVENT_TONES = {
-    "start": "live", "break_glass": "bad", "advance": "live", "complete": "good", "approve": "good",
-    "reject": "bad", "roll_back": "bad", "abort": "bad", "confirm_rollback": "bad", "confirm_abort": "bad",
-    "pause": "warn", "revert": "bad",
-}  # fmt: skip
-_EVENT_WORDS = {
-    "propose": "Proposed", "amend": "Amended", "approve": "Approved", "reject": "Rejected",
-    "withdraw_approval": "Approval withdrawn",
-    "cancel": "Cancelled", "start": "Started", "break_glass": "Started without approval",
-    "pause": "Paused", "resume": "Resumed", "roll_back": "Rolling back", "abort": "Rolling back",
-    "confirm_rollback": "Rolled back", "confirm_abort": "Aborted", "complete": "Completed",
-    "revert": "Reverted at once",
-}  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class HistoryEntry:
-    """One transition in words."""
-
-    transition: Transition
-    words: str
-    tone: str
-
-    @property
-    def who(self) -> str:
-        return shown(self.transition.actor_kind, self.transition.actor_label)
-
-
-def history(rollout: Rollout) -> list[HistoryEntry]:
-    """Return the rollout's history, newest first."""
-    return [_history_entry(rollout, transition) for transition in rollout.transitions.order_by("-sequence")]
-
-
-def _history_entry(rollout: Rollout, transition: Transition) -> HistoryEntry:
-    event = transition.event
-    words = _EVENT_WORDS.get(event, event.replace("_", " ").capitalize())
-    if event == "advance" and transition.after_stage < len(rollout.stages):
-        words = f"Advanced to {stage_name(rollout.stages[transition.after_stage])}"
-    if event == "approve" and transition.actor_kind == "system":
-        words = "No approval is required"
-    return HistoryEntry(transition, words, _EVENT_TONES.get(event, "quiet"))
 
 
 def stage_name(stage: Mapping[str, Any]) -> str:

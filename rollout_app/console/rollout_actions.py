@@ -42,12 +42,12 @@ class RolloutAction:
         return self.event or actions.APPROVE_STAGE
 
     @property
-    def is_yes(self) -> bool:
+    def is_approval(self) -> bool:
         """Whether it is an approval, of the start or of a stage."""
         return self.name in ("approve", "approve-stage")
 
     @property
-    def moves(self) -> bool:
+    def shows_ahead(self) -> bool:
         """Whether it gives the candidate traffic or approves that. Its form then shows what would move."""
         return self.name in ("submit", "approve", "start", "break-glass", "approve-stage", "advance")
 
@@ -122,7 +122,7 @@ ROLLOUT_ACTIONS = {
             "approve-stage",
             "Approve the next stage",
             Role.APPROVER,
-            lambda rollout, **values: actions.approve_stage(rollout, next_stage(rollout), **values),
+            lambda rollout, **values: actions.approve_stage(rollout, actions.next_stage(rollout), **values),
             None,
             "The next stage requires an approval. You approve exactly what you see here: this candidate, this "
             "baseline, this environment, this plan and this stage.",
@@ -155,7 +155,7 @@ ROLLOUT_ACTIONS = {
             actions.pause_rollout,
             Event.PAUSE,
             "The rollout stays at this stage. The candidate keeps its share of traffic, and the automatic "
-            "rollback stays armed.",
+            "rollback stays active.",
             "Paused.",
         ),
         RolloutAction(
@@ -233,11 +233,6 @@ def said_of(action: RolloutAction, moved: Rollout) -> str:
     return "Approved. It starts at its time." if moved.scheduled_for else action.said
 
 
-def next_stage(rollout: Rollout) -> int:
-    """Return the stage that the rollout would enter next; 0 if it is scheduled."""
-    return 0 if rollout.state == State.SCHEDULED else rollout.stage + 1
-
-
 @dataclass(frozen=True, slots=True)
 class ActionOffer:
     """An action that the rollout's state allows. `refusal`: why this person cannot take it; empty if they can."""
@@ -295,9 +290,9 @@ def why_not(
         return f"needs the role {action.role.value} in {environment.name}"
     if action.role is Role.EDITOR and not (edits() if edits else may_edit(request, rollout.workload)):
         return f"only editors of the team {rollout.workload.owner.name} can do it"
-    if action.is_yes and not actions.is_somebody_else(rollout, str(person(request).pk)):
+    if action.is_approval and not actions.is_somebody_else(rollout, str(person(request).pk)):
         return "you wrote or proposed it, so somebody else must approve it"
-    if refusal is None and action.is_yes and _has_approved(request, rollout, action):
+    if refusal is None and action.is_approval and _has_approved(request, rollout, action):
         return "you have approved it already; another approver is needed"
     return refusal.sentence.rstrip(".") if refusal else ""
 
@@ -306,7 +301,7 @@ def _has_approved(request: HttpRequest, rollout: Rollout, action: RolloutAction)
     """Return whether this person's approval is one of several that are needed."""
     if number_needed(rollout) < 2:
         return False
-    stage = None if action.event is Event.APPROVE else next_stage(rollout)
+    stage = None if action.event is Event.APPROVE else actions.next_stage(rollout)
     own = str(person(request).pk)
     # The role, and that they are no contributor, were checked before. No query per rollout: home asks for many.
     given = [one for one in rollout.approvals.all() if one.stage == stage and one.withdrawn_at is None]
@@ -326,7 +321,7 @@ def may_approve(
 
 def approval_binding(rollout: Rollout, action: RolloutAction) -> dict[str, str]:
     """Return the hash that an approval's form must carry, of what the person is looking at. Empty for other actions."""
-    stages = {"approve": None, "approve-stage": next_stage(rollout)}
+    stages = {"approve": None, "approve-stage": actions.next_stage(rollout)}
     return {"expected_binding": binding(rollout, stages[action.name])} if action.name in stages else {}
 
 

@@ -36,12 +36,14 @@ from policies_app.console.lookups import (
 from policies_app.models import Environment, PolicyVersion, Workload
 from rollout_app import actions, selectors
 from rollout_app.actions.approvals import contributors, counting, number_needed, standing_approvals
+from rollout_app.actions.transitions import four_eyes_apply
 from rollout_app.blast_radius.radius import went_back
 from rollout_app.console import presenters
 from rollout_app.console.ahead import Ahead, ahead_of, ahead_of_candidate, realised_of
 from rollout_app.console.comparison import compare_arms
 from rollout_app.console.evidence_chart import evidence_chart
 from rollout_app.console.forms import AmendForm, ApproveForm, ProposeForm, RolloutReasonForm
+from rollout_app.console.history import history
 from rollout_app.console.rollout_actions import (
     RolloutAction,
     action_named,
@@ -51,7 +53,7 @@ from rollout_app.console.rollout_actions import (
     said_of,
 )
 from rollout_app.console.served_now import served_now
-from rollout_app.engine.states import ACTIVE, ENDED, State
+from rollout_app.engine.states import ACTIVE, ENDED, ENDED_WITHOUT_SUCCESS, State
 from rollout_app.models import Approval, Plan, Rollout
 
 _FILTERS = {
@@ -109,7 +111,6 @@ def _narrowed(request: HttpRequest) -> QuerySet[Rollout]:
     return visible(request).filter(condition)
 
 
-_GONE_BACK = {State.ROLLED_BACK, State.ABORTED, State.REJECTED}
 _PARTS = {
     "head": "rollouts/_head.html",
     "engine": "rollouts/_engine.html",
@@ -197,18 +198,17 @@ def _live(request: HttpRequest, rollout: Rollout, approvals: Sequence[Approval])
         "serves": served_now(rollout),
         "guardrails": evidence.guardrails,
         "shadow": evidence.shadow,
-        "history": presenters.history(rollout),
+        "history": history(rollout),
         "waits_for_two": _waits_for_two(rollout),
         "approvals": [
             (approval, approval.pk in counted, approval.binding == actions.binding(rollout, approval.stage))
             for approval in approvals
         ],
-        "needs_approval": rollout.four_eyes
-        or rollout.environment.four_eyes
+        "needs_approval": four_eyes_apply(rollout, rollout.environment)
         or any(stage.get("approval") for stage in rollout.stages),
         "engine": engine_seen(),
         "ended": rollout.state in ENDED,
-        "may_edit": rollout.state in _GONE_BACK and may_edit(request, rollout.workload),
+        "may_edit": rollout.state in ENDED_WITHOUT_SUCCESS and may_edit(request, rollout.workload),
         "now": timezone.now(),
     }
 
@@ -247,9 +247,9 @@ def act(request: HttpRequest, pk: UUID, name: str) -> HttpResponse:
         "form": form,
         "back": address_of(rollout),
         "action": request.path,
-        "ahead": ahead_of(rollout) if action.moves else None,
+        "ahead": ahead_of(rollout) if action.shows_ahead else None,
     }
-    if action.is_yes:
+    if action.is_approval:
         context |= _rests_on(request, rollout)
     if request.headers.get("HX-Request"):
         return fragment(request, "rollouts/_act.html", context)
@@ -263,7 +263,7 @@ def _rests_on(request: HttpRequest, rollout: Rollout) -> dict[str, Any]:
     """
     evidence = presenters.evidence_of(rollout)
     context = {
-        "is_yes": True,
+        "is_approval": True,
         "guardrails": evidence.guardrails,
         "shadow": evidence.shadow,
         "planned": presenters.planned_stages(rollout),

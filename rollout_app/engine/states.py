@@ -1,15 +1,14 @@
 """The rollout's state machine: one table, one function, nothing else. Pure.
 
-    draft ── propose ──▶ awaiting_approval ── approve ──▶ scheduled ── start ──▶ running ── complete ──▶
-    completed
-                          └─ reject ─▶ rejected                          ▲  │ └─ advance (next stage)
-    draft, awaiting_approval, scheduled ── cancel ──▶ cancelled     resume  pause
-                                                                         │  ▼
-                                                                        paused
+    draft ── propose ──▶ awaiting_approval ── approve ──▶ scheduled ── start ──▶ running ── complete ──▶ completed
+    awaiting_approval ── reject ──▶ rejected
+    awaiting_approval ── break_glass ──▶ running
     awaiting_approval, scheduled ── amend, withdraw_approval ──▶ awaiting_approval
-    awaiting_approval ── break_glass ──▶ running                draft ── revert ──▶ running
+    draft, awaiting_approval, scheduled ── cancel ──▶ cancelled
+    draft ── revert ──▶ running
+    running ── advance ──▶ running ── pause ──▶ paused ── resume ──▶ running
     running, paused ── roll_back ──▶ rolling_back ── confirm_rollback ──▶ rolled_back
-    running, paused ── abort     ──▶ rolling_back ── confirm_abort    ──▶ aborted
+    running, paused ── abort ──▶ rolling_back ── confirm_abort ──▶ aborted
 
 `rolling_back`: the control plane serves the baseline again and waits for the fleet's readback. An abort takes the
 same path as a rollback, but a person calls it. Only `paused` leads back to `running`: a rollout that ended stays
@@ -79,10 +78,15 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.ROLLING_BACK, Event.CONFIRM_ABORT): State.ABORTED,
 }
 
+REVERT_HOURS = 72  # after its completion, in which a rollout can be reverted
+READBACK_MINUTES = 10  # of uninterrupted listening, after which a rollback ends without the silent routers
+
 # Some router may serve the candidate. There is at most one such rollout per environment and workload.
 ACTIVE = frozenset({State.RUNNING, State.PAUSED, State.ROLLING_BACK})
 # The rollout cannot move any more.
 ENDED = frozenset({State.REJECTED, State.ROLLED_BACK, State.ABORTED, State.COMPLETED, State.CANCELLED})
+# A person or the evidence decided against the candidate.
+ENDED_WITHOUT_SUCCESS = frozenset({State.REJECTED, State.ROLLED_BACK, State.ABORTED})
 # A later stage can be approved in these states.
 APPROVABLE = frozenset({State.SCHEDULED, State.RUNNING, State.PAUSED})
 # Not available as actions on a rollout: a revert starts a new rollout, and the readback confirms by itself.
@@ -97,10 +101,10 @@ class IllegalTransition(Exception):
         self.event = event
         self.allowed = allowed_events(state)
         could = words(", ".join(self.allowed)) or _NOTHING.get(state, "nothing, since it has ended")
-        super().__init__(f"A rollout that is {words(state)} cannot {_PASSIVE[event]}. Possible now: {could}.")
+        super().__init__(f"A rollout that is {words(state)} cannot {PASSIVE[event]}. Possible now: {could}.")
 
 
-_PASSIVE = {
+PASSIVE = {
     Event.PROPOSE: "be proposed",
     Event.AMEND: "be amended",
     Event.APPROVE: "be approved",
@@ -120,8 +124,9 @@ _PASSIVE = {
     Event.COMPLETE: "be completed",
 }
 _NOTHING = {
-    State.ROLLING_BACK: "nothing by hand; it ends when the routers have confirmed, or after ten minutes",
-    State.COMPLETED: "nothing, since it has ended; it can be reverted for 72 hours",
+    State.ROLLING_BACK: "nothing by hand; it ends when the routers have confirmed, or after "
+    f"{READBACK_MINUTES} minutes",
+    State.COMPLETED: f"nothing, since it has ended; it can be reverted for {REVERT_HOURS} hours",
 }
 
 

@@ -10,11 +10,11 @@ from controlplane.core.actors import SYSTEM
 from pointsman.plurals import counted
 from policies_app.fleet.readback import Fleet, Readback, read_fleet
 from rollout_app import actions
+from rollout_app.engine.states import READBACK_MINUTES
 from rollout_app.models import Rollout
 
-READBACK_FOR = timedelta(
-    minutes=10
-)  # of uninterrupted listening, so that our own outage does not end the wait
+# Of uninterrupted listening, so that our own outage does not end the wait.
+READBACK_FOR = timedelta(minutes=READBACK_MINUTES)
 
 
 def confirm_when_followed(rollout: Rollout, now: datetime) -> Readback | None:
@@ -53,5 +53,7 @@ def _sentence(fleet: Fleet, readback: Readback, overdue: bool) -> str:
     if readback.confirmed == readback.of:
         return f"{confirmed}.{lost}"
     if readback.awaited and overdue:
-        return f"After 10 minutes, {confirmed}; missing: {', '.join(readback.stragglers)}.{lost}"
+        return (
+            f"After {READBACK_MINUTES} minutes, {confirmed}; missing: {', '.join(readback.stragglers)}.{lost}"
+        )
     return f"{confirmed}; {', '.join(readback.silent)} fell silent.{lost}"

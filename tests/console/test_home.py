@@ -81,7 +81,7 @@ def test_refusals_of_several_rollouts_equal_those_of_each(
     rollouts.append(running(rollouts[-1].workload, staging))
     model = builders.catalogue()["openai/gpt-4o-mini"]
     policies.edit_model(model, actor=SYSTEM, reason="retired", enabled=False)
-    now, known = clock.now(), actions.surroundings_of(rollouts)
+    now, known = clock.now(), actions.Surroundings(rollouts)
     for rollout in rollouts:
         alone = actions.refusals(rollout, now)
         assert {event: actions.refusal(rollout, event, now, known) for event in alone} == alone

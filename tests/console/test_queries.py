@@ -19,7 +19,7 @@ from rollout_app import actions
 from rollout_app.models import Rollout
 from tests.support import builders
 from tests.support.outcomes import outcome
-from tests.support.people import ONE_STEP, People, actor_of, logged_in, proposed, running
+from tests.support.people import ONE_STEP, People, actor_of, approve, logged_in, proposed, running
 
 FEW, MANY = 3, 5  # home's spend asks about each of the first four environments
 MOST = 42  # queries of one page
@@ -52,7 +52,7 @@ def grow(production: Environment, first: int, last: int) -> None:
         issue_key("router", "production", f"key {number}", actor=SYSTEM)
         add_receiver(f"hook {number}", "webhook", f"https://8.8.8.{number}/", actor=SYSTEM)
         actions.add_plan(f"plan-{number}", ONE_STEP, actor=SYSTEM)
-        for kind in ("waiting", "running", "completed"):
+        for kind in ("waiting", "scheduled", "running", "completed"):
             workload = builders.workload(f"{kind}-{number}")
             for environment in (production, place):
                 builders.served(environment, workload)
@@ -61,8 +61,10 @@ def grow(production: Environment, first: int, last: int) -> None:
 
 
 def rollout_of(kind: str, workload: Workload, production: Environment) -> None:
-    if kind == "waiting":
-        proposed(workload, production)
+    if kind in ("waiting", "scheduled"):
+        rollout = proposed(workload, production)
+        if kind == "scheduled":
+            approve(rollout)
         return
     rollout = running(workload, production)
     now = timezone.now().replace(second=0, microsecond=0)
@@ -103,7 +105,7 @@ def asked(client: Client, page: str, *statuses: int) -> int:
 
 def test_no_page_needs_more_queries_for_more_rows(people: People) -> None:
     """For an administrator, and for somebody with roles in one environment only."""
-    production = builders.environment("production")
+    production = builders.environment("production", four_eyes=True)
     grow(production, 0, FEW)
     shown = (200, 286)  # 286 ends a poll
     statuses = {

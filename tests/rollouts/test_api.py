@@ -15,10 +15,12 @@ from controlplane.core import clock
 from policies_app.models import Model
 from rollout_app import actions
 from rollout_app.engine.guardrails import guardrails_for
+from rollout_app.engine.states import State
 from rollout_app.evaluation.reconcile import reconcile
 from rollout_app.models import OutcomeBucket, Rollout
 from tests.support import builders, places
 from tests.support.api_client import person, send
+from tests.support.in_states import IN
 from tests.support.places import BEN, PLAN
 from tests.support.traffic import Traffic
 
@@ -352,16 +354,18 @@ def test_it_refuses_margins_of_a_whole_share_or_more(margin: float, status: int)
     assert send(owner, "put", path, {"margin": margin, "reason": "why"}).status_code == status
 
 
-def test_a_longer_list_takes_no_more_queries() -> None:
-    """Each running rollout added the queries of what can be done with it: its environment and what is served there."""
+@pytest.mark.parametrize("state", State)
+def test_a_longer_list_takes_no_more_queries(state: State) -> None:
+    """Each rollout added the queries of what can be done with it: its environment, what is served there, its approvals
+    and what their approvers may do."""
     viewer = person("viewer", Role.VIEWER)
 
     def queries(rollouts: int) -> tuple[int, list[list[str]]]:
         while Rollout.objects.count() < rollouts:
-            places.started(calibrated=False)
+            IN[state]()
         with CaptureQueriesContext(connection) as captured:
             items = viewer.get("/api/v1/rollouts").json()["items"]
-        assert len(items) == rollouts
+        assert [item["state"] for item in items] == [state] * rollouts
         return len(captured), [item["can"] for item in items]
 
     (few, _), (more, can) = queries(1), queries(4)
@@ -371,4 +375,3 @@ def test_a_longer_list_takes_no_more_queries() -> None:
         for pk in Rollout.objects.values_list("pk", flat=True)
     ]
     assert can == alone
-    assert "advance" in can[0]

@@ -228,8 +228,8 @@ def twice() -> Rollout:
         (lambda: places.proposed(plan=PLAN), Event.WITHDRAW_APPROVAL, "conflict", True, "Nobody has approved it."),
         (lambda: places.proposed(plan=PLAN), Event.START, "approval_missing", True,
          "Nobody has approved the start yet. An approver who neither wrote, proposed nor amended it can approve it."),
-        (twice, Event.AMEND, "conflict", False, "Version 2 is already served; cancel the rollout."),
-        (reverted, Event.REVERT, "conflict", False, "It was already reverted."),
+        (twice, Event.AMEND, "conflict", False, "Version 2 is already being served; cancel this rollout."),
+        (reverted, Event.REVERT, "conflict", False, "It has already been reverted."),
         (replaced, Event.REVERT, "conflict", False,
          "Version 3 is served now, not version 2 that this rollout brought; revert the rollout that brought it."),
     ],
@@ -291,7 +291,7 @@ def test_four_eyes_apply_if_they_did_at_the_proposal_or_do_now(
     rollout = approve(rollout) if proposed_under else rollout
     Environment.objects.update(four_eyes=now_under)
     obstacle(rollout)
-    known = actions.surroundings_of([rollout])
+    known = actions.Surroundings([rollout])
     refused = actions.refusal(rollout, Event.START, clock.now(), known)
     assert refused == actions.refusals(rollout, clock.now())[Event.START]
     assert (refused and refused.code) == code
@@ -314,11 +314,11 @@ def test_the_surroundings_of_rollouts_are_those_of_their_own_places() -> None:
     actions.start_rollout(same_workload, actor=ANNA, reason="now")
     builders.served(ours.environment, others.workload)
     place = (ours.environment_id, ours.workload_id)
-    known = actions.surroundings_of([ours])
+    known = actions.Surroundings([ours])
     assert known.environments == {ours.environment_id: ours.environment}
     assert known.assignments == {place: places.assignment(ours)}
     assert known.active == {place}
     Rollout.objects.filter(pk=ours.pk).update(state="paused")
-    assert actions.surroundings_of([ours]).active == {place}
+    assert actions.Surroundings([ours]).active == {place}
     Rollout.objects.filter(pk=ours.pk).update(state="completed")
-    assert actions.surroundings_of([ours]).active == frozenset()
+    assert actions.Surroundings([ours]).active == frozenset()

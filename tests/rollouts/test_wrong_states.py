@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
 
 import pytest
 
@@ -13,14 +12,10 @@ from rollout_app.engine.states import TRANSITIONS, Event, State, allowed_events
 from rollout_app.models import Approval, Rollout
 from rollout_app.serializers import RolloutSerializer
 from tests.support import places
+from tests.support.in_states import IN, running
 from tests.support.places import ANNA, BEN, approve_stage
 
 pytestmark = pytest.mark.django_db
-PLAN: list[dict[str, Any]] = [
-    {"mode": "percentage", "share_pcm": 10_000},
-    {"mode": "full", "approval": True},
-]
-BACK: dict[str, Any] = {"actor": BEN, "reason": "bad answers"}
 BY_EVENT: dict[Event, Callable[..., Rollout]] = {
     Event.PROPOSE: actions.submit_rollout,
     Event.AMEND: actions.amend_rollout,
@@ -39,32 +34,6 @@ BY_EVENT: dict[Event, Callable[..., Rollout]] = {
 }
 
 
-def running() -> Rollout:
-    return places.started(plan=PLAN, calibrated=False)
-
-
-def read_back(rollout: Rollout) -> Rollout:
-    return actions.confirm_rolled_back(rollout, actor=BEN, reason="all confirmed", readback={})
-
-
-def completed() -> Rollout:
-    rollout = approve_stage(running(), 1, actor=BEN, reason="yes")
-    return actions.complete_rollout(actions.advance_rollout(rollout, **BACK), **BACK)
-
-
-IN: dict[State, Callable[[], Rollout]] = {
-    State.DRAFT: lambda: places.proposed(plan=PLAN, draft=True),
-    State.AWAITING_APPROVAL: lambda: places.proposed(plan=PLAN),
-    State.REJECTED: lambda: actions.reject_rollout(places.proposed(plan=PLAN), **BACK),
-    State.SCHEDULED: lambda: places.approved(plan=PLAN),
-    State.RUNNING: running,
-    State.PAUSED: lambda: actions.pause_rollout(running(), **BACK),
-    State.ROLLING_BACK: lambda: actions.roll_back_rollout(running(), **BACK),
-    State.ROLLED_BACK: lambda: read_back(actions.roll_back_rollout(running(), **BACK)),
-    State.ABORTED: lambda: read_back(actions.abort_rollout(running(), **BACK)),
-    State.COMPLETED: completed,
-    State.CANCELLED: lambda: actions.cancel_rollout(places.approved(plan=PLAN), **BACK),
-}
 MAY_BE_APPROVED = (State.SCHEDULED, State.RUNNING, State.PAUSED)
 
 

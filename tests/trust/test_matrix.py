@@ -217,11 +217,11 @@ ELSEWHERE = {
 }  # fmt: skip
 # Further functions of these modules; they write nothing themselves.
 NO_WRITES = {
-    "APPROVE_STAGE", "MAX_OVERLAP", "Refusal", "Surroundings", "binding", "freeze_sentence", "guardrails_tag",
+    "APPROVE_STAGE", "Refusal", "Surroundings", "binding", "freeze_sentence", "guardrails_tag",
     "invitation_fields", "own_guardrails", "pin_tag",
-    "is_somebody_else",
+    "is_somebody_else", "next_stage",
     "key_fields", "people", "person_fields", "refusal", "refusals", "refuse_bad_username",
-    "refuse_ended", "served_assignment", "surroundings_of",
+    "refuse_ended", "served_assignment",
     "set_assignment", "standing_approval", "team_fields", "token_hash",
 }  # fmt: skip
 
