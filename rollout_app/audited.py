@@ -48,8 +48,9 @@ def _is_move(body: Mapping[str, Any]) -> bool:
     return body["target"]["kind"] == "rollout" and any(c["path"] == "/version" for c in body["diff"])
 
 
-# Columns of a rollout, by their names in the audit entries of its proposal.
-_PROPOSED = {
+# Columns of a rollout, by their names in the audit entries of its proposal (`proposals.outline`). `audit verify`
+# compares these with the log; a column that is missing here can be changed unnoticed.
+PROPOSED = {
     "guardrails": "guardrails",
     "terms": "terms",
     "four_eyes": "four_eyes",
@@ -94,11 +95,11 @@ def _said_at_its_beginning(body: Mapping[str, Any], told: subjects.Told) -> Iter
 
 
 def _proposed(told: Mapping[str, Any]) -> dict[str, Any]:
-    return {column: told[name] for name, column in _PROPOSED.items() if name in told}
+    return {column: told[name] for name, column in PROPOSED.items() if name in told}
 
 
 def _rollouts() -> Rows:
-    columns = {*_PROPOSED.values(), "state", "stage", "version", "pk", "reason"} - {"baseline", "candidate"}
+    columns = {*PROPOSED.values(), "state", "stage", "version", "pk", "reason"} - {"baseline", "candidate"}
     named = {
         "baseline__number": "baseline", "candidate__number": "candidate", "environment__name": "environment",
         "workload__name": "workload", "reverts_id": "reverts",

@@ -1,6 +1,7 @@
 """What happens before a rollout starts: propose, amend, submit, cancel."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -98,8 +99,8 @@ def submit_rollout(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) 
 
 def submit(rollout: Rollout, *, actor: Actor, reason: str) -> Rollout:
     require(rollout, Event.PROPOSE, clock.now())
-    evidence, changes = outline(rollout), fixed_at_proposal(rollout, actor)
-    evidence |= {name: changes[name] for name in ("guardrails", "terms", "four_eyes")}
+    changes = fixed_at_proposal(rollout, actor)
+    evidence = outline(rollout) | _fixed(changes)
     rollout = move(rollout, Event.PROPOSE, actor=actor, reason=reason, changes=changes, evidence=evidence)
     return _approve_where_one_is_enough(rollout)
 
@@ -138,24 +139,8 @@ def amend_rollout(
             "proposer_user_id": actor.user_id,
             **fixed_at_proposal(rollout, actor),
         }
-        before = outline(rollout)
-        rollout = move(
-            rollout,
-            Event.AMEND,
-            actor=actor,
-            reason=reason,
-            changes=changes,
-            evidence={
-                "before": before,
-                "plan": name,
-                "stages": stages,
-                "baseline": baseline.number,
-                "scheduled_for": scheduled_for,
-                "proposer_label": actor.label,
-                "proposer_user_id": actor.user_id,
-                **{name: changes[name] for name in ("guardrails", "terms", "four_eyes")},
-            },
-        )
+        evidence = {"before": outline(rollout), **_amended_outline(rollout, changes), **_fixed(changes)}
+        rollout = move(rollout, Event.AMEND, actor=actor, reason=reason, changes=changes, evidence=evidence)
         return _approve_where_one_is_enough(rollout)
 
 
@@ -172,11 +157,27 @@ def copied(plan: PlanLike) -> tuple[str, list[dict[str, Any]]]:
         found = Plan.objects.filter(name=plan).first()
         if found is None:
             saved = ", ".join(Plan.objects.values_list("name", flat=True))
-            raise NotFound(f"There is no plan called {plan!r}; saved plans are {saved or 'none'}.")
+            others = f"The saved plans are {saved}." if saved else "No plans are saved."
+            raise NotFound(f"There is no plan called {plan!r}. {others}")
         plan = found
     if isinstance(plan, Plan):
         return plan.name, plans.check(plan.stages)
     return "custom", plans.check(plan)
+
+
+def _fixed(changes: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: changes[name] for name in ("guardrails", "terms", "four_eyes")}
+
+
+_NEVER_AMENDED = {"candidate", "candidate_digest", "salt", "state"}
+
+
+def _amended_outline(rollout: Rollout, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the details of the proposal that an amendment may change, as they are after it."""
+    amended = copy.copy(rollout)
+    for name, value in changes.items():
+        setattr(amended, name, value)
+    return {name: value for name, value in outline(amended).items() if name not in _NEVER_AMENDED}
 
 
 def outline(rollout: Rollout) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rollout_app.engine import states
 from rollout_app.engine.states import (
     ACTIVE,
     APPROVABLE,
@@ -16,6 +17,7 @@ from rollout_app.engine.states import (
     allowed_events,
     next_state,
 )
+from tests.support.sources import ROOT
 
 # A second copy of the table, so that a lost or changed row fails a test.
 ROWS = """
@@ -48,6 +50,29 @@ rolling_back       confirm_abort     aborted
 def test_it_has_these_rows_and_no_other() -> None:
     rows = [line.split() for line in ROWS.strip().splitlines()]
     assert {(state, event): after for state, event, after in rows} == TRANSITIONS
+
+
+def _drawn(text: str) -> dict[tuple[str, str], str]:
+    """Return the rows of a diagram of chains such as `a, b ── x, y ──▶ c ── z ──▶ d`."""
+    rows: dict[tuple[str, str], str] = {}
+    for line in text.splitlines():
+        at, *steps = line.strip().split(" ── ") if " ──▶ " in line else [""]
+        for step in steps:
+            events, _, after = step.partition(" ──▶ ")
+            rows |= {(state, event): after for state in at.split(", ") for event in events.split(", ")}
+            at = after
+    return rows
+
+
+def test_the_diagrams_show_the_whole_table() -> None:
+    reference = (ROOT / "docs" / "reference" / "rollouts.md").read_text()
+    assert _drawn(str(states.__doc__)) == TRANSITIONS
+    assert _drawn(reference.partition("```\n")[2].partition("```")[0]) == TRANSITIONS
+
+
+def test_each_event_has_words_for_its_refusal() -> None:
+    """Otherwise a refusal of the event is a KeyError."""
+    assert set(states.PASSIVE) == set(Event)
 
 
 def test_a_stage_ahead_can_be_approved_while_the_rollout_can_still_reach_it() -> None:
