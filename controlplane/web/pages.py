@@ -1,14 +1,7 @@
 """What all pages of the console share: access, rendering, and how errors are shown.
 
-A view is a guard, a form, an action and a response:
-
-    @console_view("GET", "POST")
-    def pin(request: HttpRequest, name: str) -> HttpResponse:
-        assignment = assignment_for(request, name, role=Role.OPERATOR)
-        form = PinForm(request.POST or None)
-        if attempt(request, form, actions.pin, assignment):
-            return done(request, "Pinned.", to=assignment.workload)
-        return page(request, "policies/pin.html", {"form": form}, title="Pin")
+A view is a guard, a form, an action and a response, as `policies_app.console.serving.pin`. How to add one is in
+`docs/how-to/add-a-page.md`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -68,8 +61,8 @@ def _to_login(request: HttpRequest) -> HttpResponse:
     if request.headers.get("HX-Request"):
         return HttpResponseClientRefresh()
     if BY_SCRIPT in request.headers:
-        # Keep the page and its input: the person signs in in another tab and sends the form again.
-        return HttpResponse("Sign in again.", status=401, content_type="text/plain")
+        # Keep the page and its input: the person logs in in another tab and sends the form again.
+        return HttpResponse("Log in again.", status=401, content_type="text/plain")
     return redirect_to_login(request.get_full_path(), reverse("console:login"))
 
 
