@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime, time
 from typing import Any, cast
 
 from django import forms
@@ -68,9 +69,13 @@ class FilterForm(forms.Form):
             "environment": "environment",
             "workload": "workload",
             "outcome": "outcome",
-            "since": "at__date__gte",
-            "until": "at__date__lte",
+            "since": "at__gte",
+            "until": "at__lte",
         }
+        # Whole days in UTC, as moments: a comparison of dates could not use the index.
+        for name, edge in (("since", time.min), ("until", time.max)):
+            if name in given:
+                given[name] = datetime.combine(given[name], edge, UTC)
         entries = entries.filter(**{lookups[name]: given[name] for name in given if name in lookups})
         if actor := given.get("actor"):
             # A person's keys act for them; old entries name only the key.

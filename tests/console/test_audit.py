@@ -75,6 +75,15 @@ def test_an_invalid_date_is_named(people: People) -> None:
     )
 
 
+def test_dates_are_compared_as_moments_so_that_an_index_can_find_them() -> None:
+    """A comparison of each entry's date reads the whole log."""
+    asked = str(
+        pages.FilterForm({"since": "2026-01-02", "until": "9999-12-31"}).narrow(Entry.objects.all()).query
+    )
+    assert "2026-01-02 00:00:00" in asked and "9999-12-31 23:59:59.999999" in asked
+    assert "date(" not in asked and "::date" not in asked
+
+
 def test_it_hides_entries_of_other_environments(people: People, summaries: Workload) -> None:
     builders.environment("staging")
     response = people("sam", "viewer", environment="staging").get(LIST)
