@@ -11,8 +11,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from csp import constants as csp
-from django.templatetags.static import static
 
+from controlplane import frame
 from controlplane.core.environment import Environment, broker, read_file
 from controlplane.core.secretfile import kept, own_directory, own_file
 
@@ -219,9 +219,8 @@ ACCOUNT_REAUTHENTICATION_TIMEOUT = 300  # seconds
 MFA_ADAPTER = "controlplane.access.sign_in.stored_secrets.SecondFactorAdapter"
 MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
 MFA_PASSKEY_LOGIN_ENABLED = True
-MFA_RATE_LIMITS = {
-    "webauthn_login": "60/m/ip"
-}  # a challenge and its answer count as two; each makes a session
+# A challenge and its answer count as two; each makes a session.
+MFA_RATE_LIMITS = {"webauthn_login": "60/m/ip"}
 MFA_TOTP_ISSUER = "Pointsman"
 MFA_TOTP_TOLERANCE = 1  # steps of 30 s by which a phone's clock may be off
 # Require a second factor for people who sign in with a password. They set it up on their first page.
@@ -343,27 +342,7 @@ LOGGING = {
 }
 
 # --- Console ------------------------------------------------------------------------------------------
-UNFOLD = {
-    "SITE_TITLE": "Pointsman",
-    "SITE_HEADER": "Pointsman",
-    "SITE_SUBHEADER": "Router policies, guarded",
-    "SITE_URL": None,
-    "SITE_ICON": lambda request: static("console/mark.svg"),
-    "SITE_FAVICONS": [
-        {"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("console/mark.svg")}
-    ],
-    "STYLES": [
-        lambda request: static("console/theme.css"),
-        lambda request: static("console/console.css"),
-    ],
-    "SCRIPTS": [
-        lambda request: static("console/htmx.js"),
-        lambda request: static("console/console.js"),
-        lambda request: static("console/live.js"),
-        lambda request: static("console/charts.js"),
-        lambda request: static("console/curve.js"),
-    ],
-}
+UNFOLD = frame.UNFOLD
 
 # --- Pointsman ----------------------------------------------------------------------------------------
 # The Ed25519 private key (base64 of 32 bytes) that signs snapshots and audit checkpoints; generated at the first
