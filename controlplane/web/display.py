@@ -98,11 +98,6 @@ def breakable(path: str) -> SafeString:
 
 
 @register.filter
-def short_digest(digest: str) -> str:
-    return digest.removeprefix("sha256:")[:12]
-
-
-@register.filter
 def span(seconds: float | timedelta | None) -> str:
     """Format a duration with its two largest units: 4 min 20 s"""
     if seconds is None:

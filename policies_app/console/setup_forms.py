@@ -122,12 +122,6 @@ class VersionedForm(forms.ModelForm):  # type: ignore[type-arg]  # a mixin for f
         ]
 
 
-def _hinted(form: forms.BaseForm, hints: dict[str, str]) -> None:
-    for name, hint in hints.items():
-        if name in form.fields:
-            form.fields[name].help_text = hint
-
-
 class EnvironmentForm(VersionedForm):
     class Meta:
         model = Environment
