@@ -23,7 +23,9 @@ class PolicyField(serializers.JSONField):
 
 class EnvironmentSerializer(serializers.ModelSerializer[Environment]):
     frozen_from = ZonedDateTimeField(
-        required=False, allow_null=True, help_text="null: the freeze has begun; a future time: it is planned"
+        required=False,
+        allow_null=True,
+        help_text="when a planned freeze begins; null: no freeze, or one that began at once",
     )
     frozen_until = ZonedDateTimeField(required=False, allow_null=True)
     reason = ReasonField()

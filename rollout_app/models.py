@@ -101,9 +101,8 @@ class Rollout(models.Model):
     reference = models.JSONField(default=dict, blank=True)
     # The engine's sums over closed windows, so that an evaluation only processes what is new.
     evidence = TextJSON(default=dict, blank=True)
-    evaluations = models.PositiveIntegerField(
-        default=0
-    )  # incremented with `evidence`; for an evaluation's compare-and-swap
+    # Incremented with `evidence`; for an evaluation's compare-and-swap.
+    evaluations = models.PositiveIntegerField(default=0)
     reverts = models.ForeignKey("self", models.PROTECT, null=True, blank=True, related_name="reverted_by")
 
     class Meta:
@@ -125,9 +124,8 @@ class Approval(models.Model):
     """One person's approval. `binding` hashes what was approved, so any later change voids it."""
 
     rollout = models.ForeignKey(Rollout, models.CASCADE, related_name="approvals")
-    stage = models.PositiveSmallIntegerField(
-        null=True, blank=True
-    )  # null: the start; otherwise entering that stage
+    # Null: the start; otherwise entering that stage.
+    stage = models.PositiveSmallIntegerField(null=True, blank=True)
     binding = models.CharField(max_length=64)
     approver_label = models.CharField(max_length=200)
     approver_user_id = models.CharField(max_length=64)
@@ -287,9 +285,8 @@ class ArmTotals(MinuteTotals):
     decided = models.BigIntegerField(default=0)
     decided_differing = models.BigIntegerField(default=0)
     decided_differing_known = models.BigIntegerField(default=0)
-    endpoints = TextJSON(
-        default=dict
-    )  # {endpoint: figures in the order of `aggregate.SLICE`}; only within a rollout
+    # {endpoint: figures in the order of `aggregate.SLICE`}; only within a rollout.
+    endpoints = TextJSON(default=dict)
     cells = TextJSON(default=dict)  # {"0"…"1023": [tasks, failures]}, for sticky units
     # When the minute's first batch arrived, by the database's clock. Distinguishes a quiet workload from one
     # whose routers stamp their minutes with a different clock.

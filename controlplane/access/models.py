@@ -72,13 +72,11 @@ class Invitation(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     token_sha256 = models.CharField(max_length=64, unique=True)
-    invited = models.CharField(
-        max_length=120
-    )  # who it is for, as the inviter calls them; nothing rests on it
+    # Who it is for, as the inviter calls them; nothing rests on it.
+    invited = models.CharField(max_length=120)
     email = models.EmailField(blank=True, default="")
-    roles = models.JSONField(
-        default=list
-    )  # [{"environment": "production", "role": "editor"}]; "" is everywhere
+    # [{"environment": "production", "role": "editor"}]; "" is everywhere.
+    roles = models.JSONField(default=list)
     teams = models.JSONField(default=list)  # names
     # Null for the instance itself (a command), and for a key without a person. At acceptance the inviter must still
     # be allowed to grant everything.
@@ -115,9 +113,8 @@ class Key(models.Model):
     key_id = models.CharField(max_length=16, unique=True)  # the public part, contained in the key's text
     secret_sha256 = models.CharField(max_length=64)
     label = models.CharField(max_length=120)
-    environment = models.SlugField(
-        max_length=64, blank=True, default=""
-    )  # empty: every one (admin keys only)
+    # Empty: every one (admin keys only).
+    environment = models.SlugField(max_length=64, blank=True, default="")
     scopes = models.JSONField(default=list)  # roles, or only `agent` (admin keys); router keys have none
     workloads = models.JSONField(default=list)  # names; empty: all of the environment
     # The person it acts for: what the key does counts as theirs (four eyes). Null for unattended routers.
@@ -178,9 +175,8 @@ class ChangeRequest(models.Model):
     action = models.CharField(max_length=64)  # the audited action: `assignment.serve_first`
     environment = models.SlugField(max_length=64)
     workload = models.SlugField(max_length=120, blank=True, default="")
-    subject = (
-        models.JSONField()
-    )  # what is requested, as the binding covers it: {"version": 3, "digest": "sha256:…"}
+    # What is requested, as the binding covers it: {"version": 3, "digest": "sha256:…"}.
+    subject = models.JSONField()
     reason = models.TextField()
     requested_by = models.CharField(max_length=200)
     contributors = models.JSONField()  # ids of people; null for a key without a person

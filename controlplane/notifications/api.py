@@ -262,7 +262,7 @@ class ReviewView(ApiView):
         """Review a break-glass, as an approver other than the person who used it. This removes its banner."""
         opened = visible_break_glass(self.actor).filter(pk=pk).first()
         if opened is None:
-            raise NotFound(f"There is no break-glass {pk}, or you may not see it.")
+            raise NotFound(f"There is no use of break-glass {pk}, or you may not see it.")
         reason = self.validated(ReviewInput)["reason"]
         return Response(BreakGlassSerializer(actions.review(opened, actor=self.actor, reason=reason)).data)
 

@@ -23,10 +23,11 @@ Resolve = Callable[[str, int], Iterable[str]]
 MOST = 500  # characters
 _HOST = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*", re.ASCII)
 # Ranges that `is_global` accepts although no receiver uses them: their addresses embed an arbitrary IPv4 address.
+# NAT64, its local kind, 6to4, Teredo, IPv4-compatible.
 _EMBEDDING = [
     ipaddress.ip_network(text)
     for text in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "::/96")
-]  # NAT64, its local kind, 6to4, Teredo, IPv4-compatible
+]
 _NEVER = [
     ipaddress.ip_network(text) for text in ("192.0.0.0/24", "192.88.99.0/24", "fec0::/10", "168.63.129.16/32")
 ]

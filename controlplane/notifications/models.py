@@ -40,9 +40,8 @@ class Receiver(models.Model):
 class Notification(models.Model):
     """Something to report, written in the transaction of the change itself (an outbox row)."""
 
-    id = models.UUIDField(
-        primary_key=True, default=uuid7, editable=False
-    )  # `webhook-id`, the same at each attempt
+    # `webhook-id`, the same at each attempt.
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     type = models.CharField(max_length=40)
     environment = models.CharField(max_length=64, blank=True, default="")
     data = models.JSONField()

@@ -215,7 +215,7 @@ def break_glasses(request: HttpRequest) -> HttpResponse:
 def review(request: HttpRequest, pk: UUID) -> HttpResponse:
     opened = _visible(request).filter(pk=pk).first()
     if opened is None:
-        raise NotFound(f"There is no break-glass {pk}, or you may not see it.")
+        raise NotFound(f"There is no use of break-glass {pk}, or you may not see it.")
     form = ReviewForm(request.POST or None)
     if attempt(request, form, actions.review, opened):
         return done(request, "Reviewed. The banner is gone.", to=reverse("console:break_glasses"))

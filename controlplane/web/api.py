@@ -48,9 +48,8 @@ from controlplane.core.errors import (
 from controlplane.core.problems import exception_handler
 from controlplane.web import refused_writes, strict
 
-REASON = OpenApiParameter(
-    "reason", str, description="why; kept in the audit log. Up to 2,000 characters"
-)  # for writes without a body
+# For writes without a body.
+REASON = OpenApiParameter("reason", str, description="why; kept in the audit log. Up to 2,000 characters")
 PAGE = ("limit", "cursor")  # the query parameters that `ApiView.page` reads
 _ETAG = re.compile(r'(?:W/)?"([0-9]{1,18})"', re.ASCII)
 _KEPT_HEADERS = ("ETag", "Location")

@@ -131,7 +131,7 @@ def _asked_for(query: bytes) -> str:
         found[name] = value
     revision = found.get("revision", "0")
     if not (revision.isascii() and revision.isdigit() and len(revision) <= 20):
-        raise InvalidInput(f"`revision` must be a non-negative integer, not {revision[:40]!r}.")
+        raise InvalidInput(f"`revision` must be a whole number, 0 or more, not {revision[:40]!r}.")
     if not found.get("policy_id"):
         raise InvalidInput("`policy_id` must name the workload: ?policy_id=<workload>, or <workload>/<unit>.")
     return found["policy_id"]

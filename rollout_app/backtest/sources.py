@@ -74,7 +74,7 @@ def _refuse_unused(source: Source) -> None:
         raise ValueError(f"{kind} takes no `{unused[0]}`; {only}.")
     if source.grades and source.log != "langfuse":
         raise ValueError(
-            f"A log of {source.log} takes no file of `grades`; only Langfuse's scores are apart."
+            f"A log of {source.log} takes no file of `grades`; only Langfuse keeps its scores in a separate file."
         )
     if source.log == "langfuse" and source.grade and not source.grades:
         raise ValueError("Langfuse's scores are in a file of their own: `manage.py backtest --grades FILE`.")

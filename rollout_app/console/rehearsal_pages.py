@@ -112,7 +112,7 @@ class TasksForm(TriedForm):
     grade = forms.CharField(
         required=False,
         max_length=200,
-        label="Where the log has its grade",
+        label="Where the log stores the grade",
         widget=forms.TextInput(attrs={"placeholder": "metadata.success"}),
         help_text="LiteLLM: a dotted path. Helicone: a score's name. Without it only costs are known.",
     )
@@ -124,14 +124,14 @@ class BacktestForm(TasksForm):
     sweep = forms.CharField(
         required=False,
         max_length=200,
-        label="Sweep of one threshold",
+        label="Sweep one threshold",
         widget=forms.TextInput(attrs={"placeholder": "escalate:0.4:0.9:11"}),
         help_text="PLACE:LOW:HIGH:STEPS, where PLACE is escalate or the id of a rule. For one version only.",
     )
     score = forms.CharField(
         required=False,
         max_length=200,
-        label="Score of the weak model",
+        label="Predictor for the weak model",
         widget=forms.TextInput(attrs={"placeholder": "confidence"}),
         help_text="A request input, or MODEL:confidence, that says how likely the weak model is right. Its ranking is "
         "judged as well.",

@@ -70,9 +70,8 @@ def _people() -> tuple[User, User]:
     for name, held in roles.items():
         person = User.objects.filter(username=name).first()
         if person is None:
-            person = create_person(
-                name, actor=SYSTEM, reason="One of the demo's people."
-            )  # without a password there is no login
+            # Without a password there is no login.
+            person = create_person(name, actor=SYSTEM, reason="One of the demo's people.")
             for role in held:
                 grant_role(person, role, "", actor=SYSTEM, reason="One of the demo's people.")
         people.append(person)

@@ -194,9 +194,8 @@ class GroupCommit(threading.Thread):
                 self._commit([waiting])
             return
         text = f"{type(error).__name__}: {error}".splitlines()[0]
-        unexpected = (
-            None if isinstance(error, DatabaseError) else error
-        )  # an outage needs no traceback for each group
+        # An outage needs no traceback for each group.
+        unexpected = None if isinstance(error, DatabaseError) else error
         log.warning("a group of %d was not counted (%s)", len(group), text, exc_info=unexpected)
         for waiting in group:
             _answer_error(waiting, _not_written(error))
@@ -239,7 +238,7 @@ class GroupCommit(threading.Thread):
 def _not_written(error: Exception) -> PointsmanError:
     # Only what the request must have caused: the router drops it.
     if isinstance(error, DataError | UnicodeError):
-        return InvalidInput("A figure or a text of it cannot be stored.")
+        return InvalidInput("The report contains a value that cannot be stored.")
     return Unavailable("The outcomes could not be written; send the batch again.", retry_after=5)
 
 

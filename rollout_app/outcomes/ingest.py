@@ -18,6 +18,7 @@ from controlplane.core.patience import SHORT_S, patience
 from controlplane.core.threads import close_aged_connections
 from controlplane.web.replies import Reply, Request, json_reply
 from controlplane.web.shares import Shared
+from pointsman.plurals import counted
 from pointsman.reporting import consistency
 from pointsman.reporting.histogram import index
 from pointsman.token import DecisionToken
@@ -293,9 +294,10 @@ class Ingest:
             wrong = [Problem(n, "decision_id", f"{ahead} by more than a day", "feedback") for n in never]
             raise refusal("feedback", wrong)
         if minutes:
+            tasks = "its task is" if len(minutes) == 1 else "their tasks are"
             raise ClockAhead(
-                f"{len(minutes)} of the feedback cannot grade yet: {ahead} by more than 5 minutes. Send the "
-                "others, and these again later.",
+                f"{counted(len(minutes), 'feedback item')} cannot be counted yet: {tasks} ahead of the control "
+                "plane's clock by more than 5 minutes. Send the other items now and these later.",
                 problems=[asdict(Problem(n, "decision_id", ahead, "feedback")) for n in minutes],
                 retry_after=CLOCK_RETRY_S,
                 server_time=now.isoformat(timespec="seconds"),

@@ -17,6 +17,7 @@ CHARACTERS_A_TOKEN = 4
 # The lowest score at which a RouterArena task counts as a success.
 SUCCESS_FROM = 0.5
 
+# Every other subject is `other`, as in MMLU's groups.
 FAMILIES = {
     "stem": (
         "abstract_algebra anatomy astronomy college_biology college_chemistry college_computer_science"
@@ -34,7 +35,7 @@ FAMILIES = {
         " high_school_microeconomics high_school_psychology human_sexuality professional_psychology"
         " public_relations security_studies sociology us_foreign_policy"
     ),
-}  # every other subject is `other`, as in MMLU's groups
+}
 _FAMILY = {subject: family for family, subjects in FAMILIES.items() for subject in subjects.split()}
 
 

@@ -164,9 +164,8 @@ def ended(steps: Steps, attempt: Attempt, error: Exception) -> Next:
     """Return the end of a task whose bookkeeping failed: an answer is accepted, a failure stops the task."""
     action: Action = "stop"
     why = f"the next step could not be determined ({type(error).__name__})"
-    with suppress(
-        Exception
-    ):  # A caller's own attempt object may raise on every access, and so may its error.
+    # A caller's own attempt object may raise on every access, and so may its error.
+    with suppress(Exception):
         action = "accept" if attempt.ok is True else "stop"
         why = f"the next step could not be determined ({type(error).__name__}: {error})"
     return _end(steps, action, steps.route, "internal_error", why)

@@ -115,7 +115,7 @@ def test_without_an_invitation_they_get_instructions_and_no_account(client: Clie
     answer = there_and_back(client)
     assert answer.status_code == 403
     words = text(answer)
-    assert "signed in at Example Inc. as nina@example.com, but nobody has invited you" in words
+    assert "logged in at Example Inc. as nina@example.com, but nobody has invited you" in words
     assert "Ask an admin of Pointsman for an invitation" in words
     assert not User.objects.exists() and not SocialAccount.objects.exists()
     entry = Entry.objects.get()

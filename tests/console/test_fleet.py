@@ -105,7 +105,7 @@ def test_it_shows_how_many_routers_follow_a_pin(
     for address in (FLEET, "/console/workloads/summaries/"):
         page = text(client.get(address))
         assert "pinned: large" in page
-        assert "1 of 3 routers follow it" in page
+        assert "applied by 1 of 3 routers" in page
         assert "not yet: behind, refusing" in page
 
 

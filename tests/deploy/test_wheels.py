@@ -290,7 +290,7 @@ def test_the_server_runs_from_its_wheel_in_an_empty_folder(serving: str, tmp_pat
     until(lambda: answers(serving))
     page = httpx.get(f"{serving}/console/", follow_redirects=True)
     assert page.status_code == 200
-    assert "Log in to see what your routers follow." in page.text, "its templates are there"
+    assert "Log in to see which policies your routers use." in page.text, "its templates are there"
     assert httpx.get(f"{serving}/static/console/console.css").status_code == 200, "its static files are there"
     assert json.loads(httpx.get(f"{serving}/readyz").content)
     assert (tmp_path / "var" / "pointsman.sqlite3").is_file(), (

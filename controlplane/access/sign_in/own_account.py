@@ -1,4 +1,7 @@
-"""Pages that change one's own account: password, authenticator app, recovery codes. Each requires the password."""
+"""Pages where people change their own account: password, authenticator app, recovery codes.
+
+Each requires the password.
+"""
 
 from typing import Any
 

@@ -8,12 +8,13 @@ from rollout_app.backtest.doubly_robust.sums import FOLDS, GOOD, KNOWN, MATCHED,
 
 # The four figures that are estimated. Cost per success needs tasks for which both are known.
 SUCCESS, COST, SUCCESS_OF_BOTH, COST_OF_BOTH = range(4)
+# By figure: of what must be known (2: success, 1: cost, 3: both).
 _KNOWN: tuple[tuple[int, ...], ...] = (
     (2, 3),
     (1, 3),
     (3,),
     (3,),
-)  # by figure: of what must be known (2: success, 1: cost, 3: both)
+)
 _IS_COST = (0, 1, 0, 1)
 _SHRUNK = 20.0  # tasks: how strongly a small group is shrunk towards the larger one around it
 

@@ -48,7 +48,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--score",
             default="",
-            help="what says how likely the weak model is right: a request input, or MODEL:confidence",
+            help="the predictor to assess: an input or MODEL:confidence that estimates whether the weak model is right",
         )
         parser.add_argument(
             "--bar", type=float, help="the quality bar, 0 … 1: names the cheapest policy that meets it"
