@@ -377,9 +377,7 @@ def _parsed_query(query: bytes) -> SnapshotQuery:
             names.append(value)
         elif name == "since":
             if not (value.isascii() and value.isdigit() and len(value) <= 18):
-                raise InvalidInput(
-                    f"`since` must be a revision, a whole number, 0 or more, not {value[:40]!r}."
-                )
+                raise InvalidInput(f"`since` must be a revision, a whole number from 0, not {value[:40]!r}.")
             since = int(value)
     return SnapshotQuery(frozenset(names) or None, since, tuple(sorted(set(names))))
 
