@@ -14,7 +14,20 @@ from django.core.cache.backends.locmem import LocMemCache
 from django.core.cache.backends.redis import RedisCache
 
 log = logging.getLogger(__name__)
-LEFT_ALONE_S = 5.0  # after a failure, so that one sign-in does not wait for each of its time limits
+LEFT_ALONE_S = 5.0
+
+
+class LeftAlone:
+    """Whether Redis has failed a moment ago. Otherwise one sign-in or one change waits for each of its time limits."""
+
+    def __init__(self) -> None:
+        self._until = -math.inf  # monotonic time
+
+    def now(self) -> bool:
+        return time.monotonic() < self._until
+
+    def begin(self) -> None:
+        self._until = time.monotonic() + LEFT_ALONE_S
 
 
 class RedisOrMemory(RedisCache):
@@ -23,7 +36,7 @@ class RedisOrMemory(RedisCache):
     def __init__(self, server: str, params: dict[str, Any]) -> None:
         super().__init__(server, params)
         self._memory = LocMemCache("while redis is away", {})
-        self._away_until = -math.inf  # monotonic time
+        self._left_alone = LeftAlone()
 
     def add(self, *given: Any, **named: Any) -> Any:
         return self._either("add", *given, **named)
@@ -38,12 +51,12 @@ class RedisOrMemory(RedisCache):
         return self._either("delete", *given, **named)
 
     def _either(self, operation: str, *given: Any, **named: Any) -> Any:
-        if time.monotonic() >= self._away_until:
+        if not self._left_alone.now():
             try:
                 return getattr(super(), operation)(*given, **named)
             except redis.RedisError as error:
                 log.warning(
                     "the cache is in this process's memory, because Redis fails (%s)", type(error).__name__
                 )
-                self._away_until = time.monotonic() + LEFT_ALONE_S
+                self._left_alone.begin()
         return getattr(self._memory, operation)(*given, **named)

@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from django.db import transaction
-
 from controlplane.audit import log
 from controlplane.core import clock, reasons
 from controlplane.core.actors import Actor
@@ -111,7 +109,7 @@ def start_new_epoch(environment: Environment, *, actor: Actor, reason: str) -> E
         fresh = Environment.objects.select_for_update(no_key=True).get(pk=environment.pk)
         before, fresh.epoch = fresh.epoch, new_epoch(fresh.epoch)
         fresh.save(update_fields=["epoch"])
-        transaction.on_commit(lambda: build.publish(fresh.name, fresh.revision))
+        build.publish_with_commit(fresh.name, fresh.revision)
         log.record(
             actor=actor,
             action="environment.new_epoch",

@@ -9,9 +9,11 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import zstandard
+from django.db import transaction
 
 from controlplane.core import signing
 from controlplane.web.replies import Header, Reply
@@ -22,8 +24,8 @@ from policies_app.snapshots.cache import CachedEnvironment, SnapshotBody, Snapsh
 log = logging.getLogger(__name__)
 
 FORMAT = 1
-# Called with (environment name, revision) after a commit; `serving` adds its own at startup. An error in one must not
-# reach the person whose change is already committed.
+# Called with (environment name, a revision of the commit) after a commit; `serving` adds its own at startup. An error
+# in one must not reach the person whose change is already committed.
 _listeners: list[Callable[[str, int], None]] = []
 
 
@@ -33,6 +35,31 @@ def on_publish(listener: Callable[[str, int], None]) -> None:
 
 def off_publish(listener: Callable[[str, int], None]) -> None:
     _listeners.remove(listener)
+
+
+@dataclass(frozen=True, slots=True)
+class _Publication:
+    """What a commit calls. `told` holds the environments that this commit has published."""
+
+    environment: str
+    revision: int
+    told: set[str]
+
+    def __call__(self) -> None:
+        if self.environment not in self.told:
+            self.told.add(self.environment)
+            publish(self.environment, self.revision)
+
+
+def publish_with_commit(environment: str, revision: int) -> None:
+    """Publish after the commit, once for all revisions that the transaction draws in this environment.
+
+    The set is found through Django's list, which a rollback (also to a savepoint) shortens.
+    """
+    registered = (entry[1] for entry in reversed(transaction.get_connection().run_on_commit))
+    earlier = next((each for each in registered if isinstance(each, _Publication)), None)
+    told = set() if earlier is None else earlier.told
+    transaction.on_commit(_Publication(environment, revision, told))
 
 
 def publish(environment: str, revision: int) -> None:

@@ -10,6 +10,7 @@ from django.conf import settings
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from controlplane.core.redis_or_memory import LeftAlone
 from controlplane.core.threads import LoopThread
 
 log = logging.getLogger(__name__)
@@ -17,6 +18,7 @@ log = logging.getLogger(__name__)
 CHANNEL = "pointsman.revisions"
 _PATIENCE_S = 0.5  # an unreachable Redis must not delay a commit
 _PINGED_EVERY_S = 5.0
+_left_alone = LeftAlone()
 
 
 @cache
@@ -35,14 +37,18 @@ def _connected() -> "redis.Redis":
 
 
 def send(environment: str, revision: int) -> None:
-    """Notify the other processes. Without Redis they poll every 200 ms."""
-    if not settings.REDIS_URL:
+    """Notify the other processes. Without Redis they poll every 200 ms.
+
+    A change in many environments sends many notices, so a Redis that has just failed is left alone.
+    """
+    if not settings.REDIS_URL or _left_alone.now():
         return
     try:
         _client().publish(CHANNEL, f"{environment} {revision}")
     except (
         Exception
     ) as error:  # The change is committed, so no failure here may reach the person who made it.
+        _left_alone.begin()
         log.warning(
             "no notice of %s r%s was sent (%s); processes will find the change by polling",
             environment,

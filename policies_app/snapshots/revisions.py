@@ -3,8 +3,6 @@
 import json
 from collections import defaultdict
 
-from django.db import transaction
-
 from controlplane.core import clock
 from controlplane.core.errors import NotServed
 from policies_app.models import PRICES, Assignment, Environment, Model, Revision
@@ -39,9 +37,8 @@ def draw_revision(environment_id: int, workload_id: int, cause: str, *, removed:
         cause=cause,
         removed=removed,
     )
-    name, revision = environment.name, environment.revision
-    transaction.on_commit(lambda: build.publish(name, revision))
-    return revision
+    build.publish_with_commit(environment.name, environment.revision)
+    return environment.revision
 
 
 def save_assignment(assignment: Assignment, revision: int) -> None:

@@ -17,6 +17,7 @@ from django.db.models import Sum
 
 from controlplane.access.actions import revoke_key
 from controlplane.core.actors import SYSTEM
+from controlplane.core.redis_or_memory import LeftAlone
 from policies_app import actions
 from policies_app.snapshots import notices
 from rollout_app.models import ArmTotals
@@ -102,6 +103,7 @@ def redis_port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     port = free_port()
     monkeypatch.setattr(settings, "REDIS_URL", f"{start_redis(port)}/0")
     notices._client.cache_clear()
+    monkeypatch.setattr(notices, "_left_alone", LeftAlone())
     yield port
     _shut_down(port)
     notices._client.cache_clear()
