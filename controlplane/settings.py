@@ -349,7 +349,7 @@ UNFOLD = frame.UNFOLD
 # start. During a rotation several keys, separated by commas: the first signs checkpoints, all sign snapshots.
 SIGNING_KEY = env.str("POINTSMAN_SIGNING_KEY", default="")
 CLOCK = "database"  # "process" only in tests that travel in time
-POLL_INTERVAL_MS = env.int("POINTSMAN_POLL_INTERVAL_MS", default=10_000)  # the poll interval sent to routers
+POLL_INTERVAL_MS = env.int("POINTSMAN_POLL_INTERVAL_MS", default=10_000)  # of new environments
 HOST = env.str("HOST", default="127.0.0.1")
 PORT = env.int("PORT", default=8000, most=65_535)
 WORKERS = env.int("WORKERS", default=1, least=1, most=1_000)  # server processes; over one needs PostgreSQL

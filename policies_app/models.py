@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any, cast
 
 import msgspec
+from django.conf import settings
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 
@@ -21,6 +22,10 @@ def new_epoch(after: str = "") -> str:
     return epoch if epoch > after else f"{int(after.replace('-', ''), 16) + 1:032x}"
 
 
+def default_poll_interval_ms() -> int:
+    return settings.POLL_INTERVAL_MS
+
+
 class Environment(models.Model):
     """A place where routers live. Its row is locked to draw the next revision, so revisions have no gaps and never
     decrease."""
@@ -32,7 +37,7 @@ class Environment(models.Model):
     four_eyes = models.BooleanField(default=True)  # a rollout here needs another person's approval
     # Rows from before there was a limit may be above it; `snapshots.cache` serves at most the limit.
     poll_interval_ms = models.PositiveIntegerField(
-        default=10_000,
+        default=default_poll_interval_ms,
         validators=[MinValueValidator(LEAST_POLL_INTERVAL_MS), MaxValueValidator(MOST_POLL_INTERVAL_MS)],
     )
     frozen_from = models.DateTimeField(null=True, blank=True)  # null: the freeze has already begun

@@ -161,10 +161,10 @@ def check_sender(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 @register()
 def check_poll_interval(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    if not 200 <= settings.POLL_INTERVAL_MS <= 3_600_000:
+    if not 200 <= settings.POLL_INTERVAL_MS <= 300_000:
         return [
             Error(
-                f"POINTSMAN_POLL_INTERVAL_MS is {settings.POLL_INTERVAL_MS}; it must be between 200 and 3,600,000.",
+                f"POINTSMAN_POLL_INTERVAL_MS is {settings.POLL_INTERVAL_MS}; it must be between 200 and 300,000.",
                 id="pointsman.E007",
             )
         ]

@@ -74,3 +74,11 @@ def test_routers_receive_at_most_the_limit() -> None:
     assert body["poll_interval_ms"] == MOST_POLL_INTERVAL_MS
     # Two equal headers mean that nothing has changed.
     assert known.header == header
+
+
+@pytest.mark.django_db
+def test_a_new_environment_has_the_interval_of_the_setting(settings: Any) -> None:
+    """The setting was documented and checked, and nothing read it."""
+    settings.POLL_INTERVAL_MS = 45_000
+    assert builders.environment().poll_interval_ms == 45_000
+    assert builders.environment(poll_interval_ms=5_000).poll_interval_ms == 5_000
