@@ -44,7 +44,9 @@ def _alone(connection: BaseDatabaseWrapper) -> Iterator[None]:
 
 def _lock_file() -> TextIO:
     try:
-        return (settings.VAR_DIR / "migrating").open("w")
+        path = settings.VAR_DIR / "migrating"
+        path.touch(mode=0o600)
+        return path.open("w")
     except OSError as error:
         raise CommandError(f"The instance's directory is not writable: {error}") from None
 
