@@ -8,6 +8,7 @@ from controlplane.access.models import Key, Membership, Role, Team
 from controlplane.access.permissions import (
     ANYWHERE,
     has_role,
+    holders,
     may_edit_workload,
     require_role,
     roles_held,
@@ -56,6 +57,8 @@ def test_pages_and_actions_give_the_same_answer_about_a_role(held: str, place: s
         for where in ("", "staging", "production", ANYWHERE):
             expected = implied and (place == "everywhere" or where in ("staging", ANYWHERE))
             assert holds(asked, where) is has_role(ann, asked, where) is expected, (asked, where)
+            if where is not ANYWHERE:
+                assert holders(asked, [str(ann.pk)])(str(ann.pk), where) is expected, (asked, where)
 
 
 @pytest.mark.parametrize(("active", "superuser"), [(True, True), (False, True), (False, False)])
@@ -68,6 +71,7 @@ def test_pages_and_actions_agree_about_superusers_and_closed_accounts(active: bo
             roles_held(ann)(role, "")
             is has_role(ann, role, "")
             is has_role(Actor.of_user(ann), role, "")
+            is holders(role, [str(ann.pk)])(str(ann.pk), "production")
             is active
         )
 
