@@ -30,17 +30,6 @@ class VersionForm(forms.Form):
 
     problems: list[dict[str, Any]] = []
 
-    def counted(self) -> list[str]:
-        """Return how many problems of each severity there are: `2 errors`, `1 warning`. Only errors prevent saving."""
-        numbers = Counter(problem["severity"] for problem in self.problems)
-        return [
-            counted(numbers[severity], severity) for severity in ("error", "warning") if numbers[severity]
-        ]
-
-    @property
-    def has_errors(self) -> bool:
-        return any(problem["severity"] == "error" for problem in self.problems)
-
     text = forms.CharField(
         label="Policy document",
         max_length=65_536,
@@ -67,6 +56,17 @@ class VersionForm(forms.Form):
         widget=forms.TextInput(attrs={"placeholder": "What has changed in this version"}),
         help_text="Shown in the list of versions and to the approver of a rollout.",
     )
+
+    def counted(self) -> list[str]:
+        """Return how many problems of each severity there are: `2 errors`, `1 warning`. Only errors prevent saving."""
+        numbers = Counter(problem["severity"] for problem in self.problems)
+        return [
+            counted(numbers[severity], severity) for severity in ("error", "warning") if numbers[severity]
+        ]
+
+    @property
+    def has_errors(self) -> bool:
+        return any(problem["severity"] == "error" for problem in self.problems)
 
 
 class ServeForm(ReasonForm):

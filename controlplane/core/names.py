@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Callable
 
 from django.core.exceptions import ValidationError
 
@@ -23,12 +24,7 @@ _NOT_IN_ADDRESSES = re.compile(r"[\\%?#;]")
 
 def hidden_character(text: str) -> str | None:
     """Return the first character that people cannot see, as `U+200B`, or None if all are visible."""
-    for character in text:
-        category = unicodedata.category(character)
-        blank = _BLANK.match(character) or (category == "Zs" and character != " ")
-        if category in _INVISIBLE or blank:
-            return f"U+{ord(character):04X}"
-    return None
+    return _first(text, _is_hidden)
 
 
 def harmful_character(text: str) -> str | None:
@@ -36,10 +32,17 @@ def harmful_character(text: str) -> str | None:
 
     Unlike a name, a text may have line breaks and tabs, and the joiners that some scripts and emoji need.
     """
-    for character in text:
-        if _is_harmful(character):
-            return f"U+{ord(character):04X}"
-    return None
+    return _first(text, _is_harmful)
+
+
+def _first(text: str, refuses: Callable[[str], bool]) -> str | None:
+    return next((f"U+{ord(character):04X}" for character in text if refuses(character)), None)
+
+
+def _is_hidden(character: str) -> bool:
+    category = unicodedata.category(character)
+    blank = _BLANK.match(character) is not None or (category == "Zs" and character != " ")
+    return category in _INVISIBLE or blank
 
 
 def harmless(text: str) -> str:

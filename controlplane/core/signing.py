@@ -97,9 +97,14 @@ def key_id() -> str:
     return id_of(public_bytes())
 
 
+def key_ids() -> list[str]:
+    """Return the ids of all signing keys, the primary one first."""
+    return [id_of(public_of(key)) for key in private_keys()]
+
+
 def signers_id() -> str:
     """Return an id of the set of signing keys. When it changes, everything signed before must be signed again."""
-    ids = [id_of(public_of(key)) for key in private_keys()]
+    ids = key_ids()
     return ids[0] if len(ids) == 1 else sha256(" ".join(ids).encode()).hexdigest()[:16]
 
 

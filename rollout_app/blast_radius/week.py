@@ -12,10 +12,10 @@ from rollout_app.blast_radius.projection import Cell, PolicyShape, Prices, Seen
 from rollout_app.blast_radius.routing import DEFAULT
 from rollout_app.engine.diagnosis import OutcomeSums
 from rollout_app.engine.diagnosis.figures import NOTHING, total
-from rollout_app.models import OutcomeBucket
 from rollout_app.review import reading
 from rollout_app.review.models import HourState
 from rollout_app.review.reading import Route, Routes
+from rollout_app.review.running_sums import first_minute
 from rollout_app.review.span import TrafficSpan
 
 SPAN = timedelta(days=7)
@@ -97,9 +97,7 @@ def _span(environment: Environment, workload: Workload, start: datetime, end: da
     first = hours.order_by("hour").values_list("hour", flat=True).first()
     if first is None or first <= start:
         return TrafficSpan.between(start, end)
-    minutes = OutcomeBucket.objects.filter(environment=environment, workload=workload)
-    within = minutes.filter(minute__gte=first, minute__lt=first + _HOUR)
-    begin = within.order_by("minute").values_list("minute", flat=True).first()
+    begin = first_minute(environment, workload, minute__gte=first, minute__lt=first + _HOUR)
     return TrafficSpan.between(begin or first, end)
 
 

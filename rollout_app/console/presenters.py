@@ -275,7 +275,7 @@ def _unjudged(guardrail: Guardrail) -> GuardrailRow:
 
 
 def _guardrail_row(verdict: Verdict, judged_for: str | None, *, advances: bool) -> GuardrailRow:
-    absolute = verdict.name != verdict.metric
+    absolute = verdict.is_bound
     write = figure_writer(verdict.metric, absolute=absolute)
     estimate, low, high, limit = verdict.estimate, verdict.low, verdict.high, verdict.margin
     between, picture = "", None

@@ -164,7 +164,7 @@ def _unhealthy(evidence: Evidence) -> str | None:
     outage, and a rate that was measured on 1,000 outcomes may be a point too low.
     """
     outcomes = max(1, evidence.reference.outcomes)
-    margins = {v.metric: v.margin for v in evidence.judgement.verdicts if v.name == v.metric}
+    margins = {v.metric: v.margin for v in evidence.judgement.verdicts if not v.is_bound}
     for metric in (Metric.FAILURE, Metric.ERROR, Metric.FALLBACK):
         n, x = count(metric, evidence.baseline_last_hour)
         if n < _HEALTH_TASKS:
@@ -193,7 +193,7 @@ def _usual(metric: Metric, evidence: Evidence) -> float:
 
 def _shadow(rollout: RolloutView, evidence: Evidence) -> Iterator[HoldReason]:
     stage, judgement = rollout.current, evidence.judgement
-    margins = {v.metric: v.margin for v in judgement.verdicts if v.name == v.metric}
+    margins = {v.metric: v.margin for v in judgement.verdicts if not v.is_bound}
     sentence = gate(
         evidence.shadow,
         min_decisions=stage.min_tasks,

@@ -27,9 +27,8 @@ class ShadowReport:
     error_rate: float | None
     candidate_cost: float | None
     baseline_cost: float | None
-    cost_change: (
-        float | None
-    )  # fraction of the baseline's; None without a baseline cost, or if one is not known
+    # Fraction of the baseline's; None without a baseline cost, or if one is not known.
+    cost_change: float | None
     route_shift: float | None  # share of decisions that move to another model (total variation)
     shifts: Mapping[str, float]  # by model: the change of its share
     mirror_n: int
@@ -158,9 +157,9 @@ def _second_stage_gate(costs: SecondStageCosts, margin: float) -> str | None:
 
 def lacks_costs(shadow: ShadowSums) -> bool:
     """Return whether too few decisions have a projected cost."""
-    if shadow.candidate_priced is None and not shadow.candidate_cost_nusd:
-        return True
-    return any(_too_few(n, shadow.decisions) for n in (shadow.candidate_priced, shadow.baseline_priced))
+    n = shadow.decisions
+    unknown = _is_unknown(shadow.candidate_priced, shadow.candidate_cost_nusd, n)
+    return unknown or _too_few(shadow.baseline_priced, n)
 
 
 def _too_few(priced: int | None, decisions: int) -> bool:

@@ -101,7 +101,7 @@ def _result(
 
 
 def _limit(verdict: Verdict) -> str:
-    if verdict.name == verdict.metric:
+    if not verdict.is_bound:
         return change(verdict, verdict.margin)
     return f"at {'least' if verdict.metric.spec.lower_is_worse else 'most'} {change(verdict, verdict.margin)}"
 

@@ -108,10 +108,15 @@ def begin_of_traffic(
     start = datetime.combine(first, time.min, UTC)
     if now - start > _LONG:
         return start
-    rows = OutcomeBucket.objects.filter(environment=environment, minute__gte=start, minute__lte=now)
+    return first_minute(environment, workload, minute__gte=start, minute__lte=now) or start
+
+
+def first_minute(environment: Environment, workload: Workload | None, **bounds: datetime) -> datetime | None:
+    """Return the first minute with outcomes within the bounds (`minute__gte`, …). No workload: of all."""
+    rows = OutcomeBucket.objects.filter(environment=environment, **bounds)
     if workload is not None:
         rows = rows.filter(workload=workload)
-    return rows.order_by("minute").values_list("minute", flat=True).first() or start
+    return rows.order_by("minute").values_list("minute", flat=True).first()
 
 
 _LONG = timedelta(days=8)

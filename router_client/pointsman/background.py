@@ -59,7 +59,6 @@ class BackgroundThread:
         samples: InputSamples | None = None,
     ) -> None:
         self._connection, self._router, self._pace = connection, router, pace
-        good.workloads = connection.workloads
         self._acks = Acks(router, good, alone=connection.snapshots_url is not None)
         self.poller = Poller(connection, good, self._acks, pace.first_poll_within)
         self.sender = Sender(outcomes, feedback, pace.flush_every, samples)

@@ -132,7 +132,9 @@ class Router:
         self.instance = _instance_name(instance)
         keys = PublicKeys(public_keys) if public_keys is not None else None
         kept = DiskStore(store) if isinstance(store, str | os.PathLike) else store
-        self._good = LastKnownGood(environment=environment, keys=keys, store=kept)
+        self._good = LastKnownGood(
+            environment=environment, keys=keys, store=kept, workloads=self._connection.workloads
+        )
         on_disk = Spool(spool) if isinstance(spool, str | os.PathLike) else spool
         self._defaults = DefaultAssignments(defaults or {})
         self._outcomes = OutcomeBuffer(self.instance, spool=on_disk)

@@ -20,12 +20,12 @@ UNKNOWN = "a key that is not here"
 
 def notice() -> bool:
     """Append an entry if the signing keys changed, and return whether it did. Safe to call concurrently."""
-    if _recorded_keys() in (None, _present_keys()):
+    if _recorded_keys() in (None, signing.key_ids()):
         return False
     with transaction.atomic():
         # Another process may have noticed the change at the same moment, or the command may just be making it.
         log.locked_head()
-        told, now = _recorded_keys(), _present_keys()
+        told, now = _recorded_keys(), signing.key_ids()
         if told in (None, now):
             return False
         log.record(
@@ -37,10 +37,6 @@ def notice() -> bool:
             after={"keys": now},
         )
     return True
-
-
-def _present_keys() -> list[str]:
-    return [signing.id_of(signing.public_of(key)) for key in signing.private_keys()]
 
 
 def _where() -> str:

@@ -5,9 +5,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from rollout_app.engine.measures.base import ALL, RESTARTS, HarmPart, Tuning, since
+from rollout_app.engine.measures.sufficient import MissingStatistics
 
 
 class _Part(Protocol):
+    missing: MissingStatistics
+
     def dump(self) -> dict[str, Any]: ...
 
 
@@ -35,9 +38,14 @@ class Parted(ABC, Generic[P]):
             part = self.parts[name] = self._new_part()
         return part
 
-    def _missed(self, alone: int | None) -> list[str]:
-        """Return the parts in which late tasks count as missing: also the one since stage `alone`, if it is given."""
-        return [ALL] if alone is None or since(alone) not in self.parts else [ALL, since(alone)]
+    def miss(self, candidate: int, baseline: int, alone: int | None = None) -> None:
+        """Count tasks of both arms as missing that came too late to be judged and were not expected.
+
+        alone  the stage, if no baseline ran in it: its own part counts them, too
+        """
+        self.whole.missing.add_later(candidate, baseline)
+        if alone is not None and (part := self.parts.get(since(alone))):
+            part.missing.add_later(candidate, baseline)
 
     def dump(self) -> dict[str, Any]:
         return {name: part.dump() for name, part in self.parts.items()}

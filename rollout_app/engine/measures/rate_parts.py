@@ -98,14 +98,6 @@ class Rate(Parted[RatePart]):
                 self._part(name).stats.take(step)
         self._miss(view, running)
 
-    def miss(self, candidate: int, baseline: int, alone: int | None = None) -> None:
-        """Count tasks of both arms as missing that came too late to be judged and were not expected.
-
-        alone  the stage, if no baseline ran in it
-        """
-        for name in self._missed(alone):
-            self.parts[name].missing.add_later(candidate, baseline)
-
     def _counts(self, view: WindowView) -> Sequence[Counts]:
         if self.metric is Metric.FAILURE:
             return view.failures

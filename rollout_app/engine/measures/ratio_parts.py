@@ -87,14 +87,6 @@ class Ratio(Parted[RatioPart]):
         scored = [min(arm.quality_n, n) for arm, n in zip(arms, (nt, nc), strict=True)]
         return nt - scored[0], nt, nc - scored[1], nc
 
-    def miss(self, candidate: int, baseline: int, alone: int | None = None) -> None:
-        """Count tasks of both arms as missing that came too late to be judged and were not expected.
-
-        alone  the stage, if no baseline ran in it
-        """
-        for name in self._missed(alone):
-            self.parts[name].missing.add_later(candidate, baseline)
-
     def load(self, data: Mapping[str, Any]) -> None:
         for name, part in data.items():
             self.parts[name] = RatioPart.load(part)

@@ -76,9 +76,8 @@ class Shares:
     def __init__(self) -> None:
         self.kinds: dict[str, RateStatistics] = {}
         self.late: dict[int, Late] = {}  # late reports counted so far, by stage
-        self.late_alone: dict[
-            int, Late
-        ] = {}  # the same of the full stage: there is no baseline to compare with
+        # The same of the full stage: there is no baseline to compare with.
+        self.late_alone: dict[int, Late] = {}
         self.judged: dict[int, tuple[int, int]] = {}  # tasks per arm that were on time, by stage
         self.tasks = 0
         self.known_to_differ_or_not = 0

@@ -83,21 +83,19 @@ def _yaml_1_1(name: object) -> str:
     """Return an explanation if a name is a boolean: `yaml.safe_load` of a policy's `on:`, possibly via JSON."""
     if not isinstance(name, bool | str) or name not in (*_TRUE, *_FALSE):
         return ""
-    words = "on, yes or true into true" if name in _TRUE else "off, no or false into false"
-    return (
-        f": yaml.safe_load follows YAML 1.1, which turns the name {words}. "
-        "Pass the YAML text instead (pointsman reads YAML 1.2), or write the name in quotes"
-    )
+    return f": {_explained(name in _TRUE, 'name')}"
 
 
 def _yaml_1_1_value(value: object) -> str:
     """Return an explanation if a boolean is where a text belongs: `yaml.safe_load` of `id: no`."""
-    if not isinstance(value, bool):
-        return ""
-    words = "on, yes or true into true" if value else "off, no or false into false"
+    return f"; {_explained(value, 'text')}" if isinstance(value, bool) else ""
+
+
+def _explained(is_true: bool, what: str) -> str:
+    words = "on, yes or true into true" if is_true else "off, no or false into false"
     return (
-        f"; yaml.safe_load follows YAML 1.1, which turns {words}. "
-        "Pass the YAML text instead (pointsman reads YAML 1.2), or write the text in quotes"
+        f"yaml.safe_load follows YAML 1.1, which turns {'the name ' if what == 'name' else ''}{words}. "
+        f"Pass the YAML text instead (pointsman reads YAML 1.2), or write the {what} in quotes"
     )
 
 

@@ -35,10 +35,11 @@ class LastKnownGood:
         environment: str | None = None,
         keys: PublicKeys | None = None,
         store: DiskStore | None = None,
+        workloads: tuple[str, ...] = (),
     ) -> None:
         self.current: Snapshot | None = None
         self.environment = environment
-        self.workloads: tuple[str, ...] = ()
+        self.workloads = workloads
         self.confirmed_at: float | None = None
         self._confirmed_ago, self._counted_from = 0.0, monotonic()
         self.store_problem: str | None = None

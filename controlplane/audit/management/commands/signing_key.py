@@ -76,7 +76,7 @@ class Command(BaseCommand):
         """
         with ExitStack() as at_a_failed_commit, transaction.atomic():
             log.locked_head()
-            before, before_ids, after = signing.private_texts(), _ids(), change()
+            before, before_ids, after = signing.private_texts(), signing.key_ids(), change()
             at_a_failed_commit.enter_context(_undone_on_failure(before, after))
             with _undone_on_failure(before, after):  # before the rollback, which ends this command's turn
                 signing.keep_private(after)
@@ -86,7 +86,7 @@ class Command(BaseCommand):
                     target=("signing_key", signing.key_id()),
                     reason=reason,
                     before={"keys": before_ids},
-                    after={"keys": _ids()},
+                    after={"keys": signing.key_ids()},
                 )
 
     def _tell_settings(self, texts: Any) -> None:
@@ -108,7 +108,3 @@ def _undone_on_failure(before: Texts, after: Texts) -> Iterator[None]:
                     signing.keep_retired(signing.public_of(key))
             signing.keep_private(before)
         raise
-
-
-def _ids() -> Any:
-    return [signing.id_of(signing.public_of(key)) for key in signing.private_keys()]
